@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from featurecache.evaluation.zero_shot import zero_shot
     from featurecache.explore.explore import explore
     from featurecache.export.export import export_cache
-    from featurecache.extraction.extract import extract
+    from featurecache.extraction.extract import estimate_extraction, extract
     from featurecache.finetune.finetune import finetune
     from featurecache.heads.learning_curve import LearningCurve, learning_curve
     from featurecache.heads.registry import register_head
@@ -66,6 +66,7 @@ _MODULES = {
     "audit": "audit.audit",
     "compare": "evaluation.comparison",
     "convert_checkpoint": "encoders.convert",
+    "estimate_extraction": "extraction.extract",
     "export_cache": "export.export",
     "explore": "explore.explore",
     "extract": "extraction.extract",
@@ -106,6 +107,7 @@ __all__ = [
     "audit",
     "compare",
     "convert_checkpoint",
+    "estimate_extraction",
     "explore",
     "export_cache",
     "extract",

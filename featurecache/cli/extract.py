@@ -21,17 +21,19 @@ from featurecache.cli.output import (
     Json,
     format_float,
     print_json,
+    print_result,
     print_status,
     print_table,
     progress_bar,
 )
-from featurecache.wording import UNDEFINED, count_noun
+from featurecache.wording import UNDEFINED, count_noun, format_size
 
 if TYPE_CHECKING:
     from rich.progress import Progress
 
     from featurecache.datasets.dataset import Dataset
     from featurecache.encoders.encoder import Encoder
+    from featurecache.extraction.estimate import ExtractionEstimate
     from featurecache.extraction.update import ExtractionSummary
     from featurecache.prompts import PromptSet
 
@@ -165,6 +167,13 @@ def extract(
             metavar="I/N",
         ),
     ] = None,
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run",
+            help="Print the images, size and estimated time of each cache, and stop there.",
+        ),
+    ] = False,
     options: DatasetOptions,
     json: Json = False,
 ) -> None:
@@ -176,8 +185,29 @@ def extract(
     Example: featurecache extract --model xraysiglip --dataset nih --data-root ~/data/nih
     """
     from featurecache.execution import format_probe
-    from featurecache.extraction.extract import run_extraction
+    from featurecache.extraction.disk_space import embedding_bytes
+    from featurecache.extraction.extract import estimate_extraction, run_extraction
 
+    if dry_run:
+        estimate = estimate_extraction(
+            lambda: load_dataset(dataset, data_root, options, quiet=json),
+            model or [DEFAULT_MODEL],
+            cache_dir=cache,
+            weights=weights,
+            device=device,
+            backend=backend,
+            precision=precision,
+            resize=resize,
+            features=features,
+            bit_depth=bit_depth,
+            batch_size=batch_size,
+            workers=workers,
+            image_timeout=image_timeout,
+            limit=limit,
+            shard=shard,
+        )
+        _print_estimate(estimate, json=json)
+        return
     with ExitStack() as stack:
         # The bar appears when the images are read; before, loading the data set may show its own.
         bars: list[Progress] = []
@@ -190,6 +220,15 @@ def extract(
                 f"{_describe_prompts(data, prompt_set)}; "
                 f"{', '.join(map(_describe, encoders))}; into {cache}/"
             )
+            n_images = min(len(data), limit or len(data))
+            for encoder in encoders:
+                if encoder.n_tokens is not None:
+                    size = format_size(embedding_bytes(encoder, n_images))
+                    print_status(
+                        f"{encoder.cache_name}: {encoder.n_tokens} tokens of "
+                        f"{encoder.dim // encoder.n_tokens} for each of "
+                        f"{count_noun(n_images, 'image')}: {size}"
+                    )
             for encoder in encoders:
                 if encoder.probe is not None:
                     print_status(f"{encoder.name}: {format_probe(encoder.probe)}")
@@ -234,6 +273,41 @@ def extract(
         print_json([{**asdict(summary), "path": str(summary.path)} for summary in summaries])
     else:
         _print_summaries(summaries)
+
+
+def _print_estimate(estimate: "ExtractionEstimate", *, json: bool) -> None:
+    if json:
+        caches = [{**asdict(one), "path": str(one.path)} for one in estimate.caches]
+        print_json({"caches": caches, "seconds": estimate.seconds})
+        return
+    print_table(
+        "",
+        ["cache", "features", "images", "to encode", "size", "time", "estimated from"],
+        [
+            [
+                str(one.path),
+                one.features,
+                str(one.images),
+                str(one.to_encode),
+                format_size(one.bytes),
+                _format_time(one.seconds),
+                one.basis,
+            ]
+            for one in estimate.caches
+        ],
+        optional=1,
+    )
+    if len(estimate.caches) > 1:
+        print_result(f"all together: {_format_time(estimate.seconds)}")
+
+
+def _format_time(seconds: float | None) -> str:
+    """Return a duration such as "40 s", "12 min" or "3.5 h"."""
+    if seconds is None:
+        return UNDEFINED
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
 def _print_summaries(summaries: "Sequence[ExtractionSummary]") -> None:
@@ -300,4 +374,4 @@ def _print_wait(cache: Path) -> None:
 
 def _describe(encoder: "Encoder") -> str:
     reason = f" ({encoder.execution_reason})" if encoder.execution_reason else ""
-    return f"{encoder.name} on {encoder.device}, {encoder.execution}{reason}"
+    return f"{encoder.cache_name} on {encoder.device}, {encoder.execution}{reason}"

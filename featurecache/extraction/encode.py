@@ -103,7 +103,7 @@ def encode_ahead(
     Yields:
         An ``ImageResult`` for each task, and an ``EncodedBatch`` for each batch.
     """
-    networks = _networks(encoders)
+    networks = networks_of(encoders)
     batches: dict[Encoder, list[DecodedImage]] = {network: [] for network in networks}
 
     def submit(network: "Encoder") -> None:
@@ -141,7 +141,7 @@ def encode_ahead(
         yield from threads.drain()
 
 
-def _networks(encoders: Sequence["Encoder"]) -> list["Encoder"]:
+def networks_of(encoders: Sequence["Encoder"]) -> list["Encoder"]:
     """Return, for each encoder, the first one that has the same image network."""
     first: dict[str, Encoder] = {}
     return [

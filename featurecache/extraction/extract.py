@@ -3,6 +3,7 @@
 import logging
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, overload
@@ -14,6 +15,7 @@ from featurecache.errors import UnknownNameError, UsageError
 from featurecache.extraction.bit_depth import with_bit_depth
 from featurecache.extraction.choose_execution import choose_executions
 from featurecache.extraction.encode import common_device
+from featurecache.extraction.estimate import ExtractionEstimate, estimate_caches
 from featurecache.extraction.gpu_engine import encode_on_gpus, visible_gpus
 from featurecache.extraction.local_engine import encode_locally
 from featurecache.extraction.pipeline import Engine
@@ -252,7 +254,115 @@ def run_extraction(
     Returns:
         One summary for each model and kind of features.
     """
-    cache_dir = Path(cache_dir)
+    prepared = _prepare(
+        data,
+        models,
+        prompts=prompts,
+        cache_dir=Path(cache_dir),
+        weights=weights,
+        device=device,
+        backend=backend,
+        precision=precision,
+        resize=resize,
+        features=features,
+        bit_depth=bit_depth,
+        engine=engine,
+        batch_size=batch_size,
+        workers=workers,
+        image_timeout=image_timeout,
+        limit=limit,
+        shard=shard,
+    )
+    dataset, encoders, shard = prepared.dataset, prepared.encoders, prepared.shard
+    prompt_set = prepared.prompts
+    return update_caches(
+        dataset,
+        encoders,
+        cache_dir=Path(cache_dir),
+        engine=_engine(engine, prepared),
+        prompts=prompt_set,
+        limit=limit,
+        batch_size=batch_size,
+        workers=prepared.workers,
+        image_timeout=image_timeout,
+        rehash=rehash,
+        prune=prune,
+        shard=shard,
+        on_wait=on_wait,
+        on_start=None if on_start is None else lambda data: on_start(data, encoders, prompt_set),
+        progress=progress,
+        hash_progress=hash_progress,
+        extractions=[
+            {
+                "data": dataset.source,
+                "model": None if isinstance(model, Encoder) else os.fspath(model),
+                "weights": None if weights is None else os.fspath(weights),
+                "prompts": (
+                    {prompt_set.name: _name_or_file(prompts)}
+                    if encoder.has_text and dataset.label_names
+                    else {}
+                ),
+                "device": encoder.device,
+                "backend": encoder.backend,
+                "precision": encoder.precision,
+                "resize": encoder.resize,
+                "features": encoder.image_spec.get("features"),
+                "bit_depth": dataset.bit_depth,
+                "batch_size": batch_size,
+                "limit": limit,
+                "shard": None if shard is None else f"{shard.number}/{shard.count}",
+            }
+            for model, encoder in zip(prepared.models, encoders, strict=True)
+        ],
+    )
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    """An extraction whose arguments are checked.
+
+    Attributes:
+        dataset: The images.
+        models: What was asked for, for each cache.
+        loaders: Functions that load an encoder in a given execution, likewise.
+        encoders: The encoders in their executions, likewise.
+        gpus: GPUs that encode at the same time, if several were asked for.
+        prompts: The prompt set.
+        shard: The shard to extract.
+        workers: Number of decoding threads in each process that decodes.
+    """
+
+    dataset: "Dataset"
+    models: Sequence[ModelLike]
+    loaders: Sequence[Callable[..., Encoder]]
+    encoders: Sequence[Encoder]
+    gpus: Sequence[str]
+    prompts: PromptSet
+    shard: Shard | None
+    workers: int
+
+
+def _prepare(
+    data: "DatasetLike | Callable[[], Dataset]",
+    models: Sequence[ModelLike],
+    *,
+    prompts: str | os.PathLike[str] | PromptSet | None,
+    cache_dir: Path,
+    weights: str | os.PathLike[str] | None,
+    device: str,
+    backend: str,
+    precision: str,
+    resize: str,
+    features: str | Sequence[str] | None,
+    bit_depth: int | None,
+    engine: str,
+    batch_size: int,
+    workers: int | None,
+    image_timeout: float,
+    limit: int | None,
+    shard: str | Shard | None,
+) -> _Prepared:
+    """Check the arguments of an extraction, load its encoders and choose their executions."""
     check_numbers(limit=limit, batch_size=batch_size, workers=workers, image_timeout=image_timeout)
     check_bit_depth(bit_depth)
     if engine not in ENGINES:
@@ -316,45 +426,91 @@ def run_extraction(
             )
     if workers is None:
         workers = _decoding_threads(encoders, len(gpus))
-    return update_caches(
-        dataset,
-        encoders,
-        cache_dir=cache_dir,
-        engine=_engine(engine, models, loaders, encoders, gpus),
-        prompts=prompt_set,
-        limit=limit,
+    return _Prepared(dataset, models, loaders, encoders, gpus, prompt_set, shard, workers)
+
+
+def estimate_extraction(
+    data: "DatasetLike | Callable[[], Dataset]",
+    model: ModelLike | Sequence[ModelLike],
+    *,
+    cache_dir: str | os.PathLike[str] = "cache",
+    weights: str | os.PathLike[str] | None = None,
+    device: str = "auto",
+    backend: str = "auto",
+    precision: str = "auto",
+    resize: str = "published",
+    features: str | Sequence[str] | None = None,
+    bit_depth: int | None = None,
+    batch_size: int = 32,
+    workers: int | None = None,
+    image_timeout: float = IMAGE_TIMEOUT,
+    limit: int | None = None,
+    shard: str | Shard | None = None,
+) -> ExtractionEstimate:
+    """Estimate what ``extract`` would store, and how long it would take on this machine.
+
+    No cache is written. As in ``extract``, the fastest execution is measured first where that is
+    worthwhile.
+
+    Args:
+        data: See ``extract``, as for all arguments; or a function that loads the data set.
+        model: See ``extract``.
+        cache_dir: See ``extract``.
+        weights: See ``extract``.
+        device: See ``extract``.
+        backend: See ``extract``.
+        precision: See ``extract``.
+        resize: See ``extract``.
+        features: See ``extract``.
+        bit_depth: See ``extract``.
+        batch_size: See ``extract``.
+        workers: See ``extract``.
+        image_timeout: See ``extract``.
+        limit: See ``extract``.
+        shard: See ``extract``.
+
+    Raises:
+        UnknownNameError: See ``extract``.
+        UsageError: See ``extract``.
+        CacheError: See ``extract``.
+
+    Example:
+        >>> import featurecache as fc
+        >>> data = fc.load_dataset("phantom", "phantom")
+        >>> estimate = fc.estimate_extraction(data, "tiny", features="tokens:4", cache_dir="new")
+        >>> estimate.caches[0].bytes == len(data) * 16 * 512 * 2
+        True
+    """
+    is_single = isinstance(model, str | os.PathLike | Encoder)
+    prepared = _prepare(
+        data,
+        [model] if is_single else model,  # type: ignore[list-item, arg-type]
+        prompts=None,
+        cache_dir=Path(cache_dir),
+        weights=weights,
+        device=device,
+        backend=backend,
+        precision=precision,
+        resize=resize,
+        features=features,
+        bit_depth=bit_depth,
+        engine="local",
         batch_size=batch_size,
         workers=workers,
         image_timeout=image_timeout,
-        rehash=rehash,
-        prune=prune,
+        limit=limit,
         shard=shard,
-        on_wait=on_wait,
-        on_start=None if on_start is None else lambda data: on_start(data, encoders, prompt_set),
-        progress=progress,
-        hash_progress=hash_progress,
-        extractions=[
-            {
-                "data": dataset.source,
-                "model": None if isinstance(model, Encoder) else os.fspath(model),
-                "weights": None if weights is None else os.fspath(weights),
-                "prompts": (
-                    {prompt_set.name: _name_or_file(prompts)}
-                    if encoder.has_text and dataset.label_names
-                    else {}
-                ),
-                "device": encoder.device,
-                "backend": encoder.backend,
-                "precision": encoder.precision,
-                "resize": encoder.resize,
-                "features": encoder.image_spec.get("features"),
-                "bit_depth": dataset.bit_depth,
-                "batch_size": batch_size,
-                "limit": limit,
-                "shard": None if shard is None else f"{shard.number}/{shard.count}",
-            }
-            for model, encoder in zip(models, encoders, strict=True)
-        ],
+    )
+    return estimate_caches(
+        prepared.dataset,
+        prepared.encoders,
+        cache_dir=Path(cache_dir),
+        limit=limit,
+        shard=prepared.shard,
+        batch_size=batch_size,
+        workers=prepared.workers,
+        image_timeout=image_timeout,
+        n_devices=max(1, len(prepared.gpus)),
     )
 
 
@@ -392,16 +548,10 @@ def _loader(
     )
 
 
-def _engine(
-    name: str,
-    models: Sequence[ModelLike],
-    loaders: Sequence[Callable[..., Encoder]],
-    encoders: Sequence[Encoder],
-    gpus: Sequence[str],
-) -> Engine:
-    if name == "local" and len(gpus) < 2:
+def _engine(name: str, prepared: _Prepared) -> Engine:
+    if name == "local" and len(prepared.gpus) < 2:
         return encode_locally
-    if any(isinstance(model, Encoder) for model in models):
+    if any(isinstance(model, Encoder) for model in prepared.models):
         raise UsageError(
             "an Encoder cannot be sent to other processes: give `model` as a name or a path"
         )
@@ -417,10 +567,10 @@ def _engine(
             ),
             dict(encoder.image_spec),
         )
-        for load, encoder in zip(loaders, encoders, strict=True)
+        for load, encoder in zip(prepared.loaders, prepared.encoders, strict=True)
     ]
     if name == "local":
-        return partial(encode_on_gpus, loads=loads, gpus=gpus)
+        return partial(encode_on_gpus, loads=loads, gpus=prepared.gpus)
     return partial(encode_on_ray, loads=loads)
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featurecache.errors import FeaturecacheError, UsageError
+from featurecache.extraction.disk_space import require_disk_space
 from featurecache.extraction.library_versions import accept_library_versions
 from featurecache.extraction.local_engine import encode_locally
 from featurecache.extraction.pipeline import Engine, Job, encode_images
@@ -179,9 +180,9 @@ def update_caches(
     Raises:
         CacheError: A cache is damaged, was made with other settings, or holds images that the data
             set does not have.
-        UsageError: Another process is writing a cache, it would lose most of its images, an encoder
-            cannot embed images, two encoders have the same name, an encoder was trained on test
-            images, or a number is out of range.
+        UsageError: Another process is writing a cache, it would lose most of its images, the
+            embeddings do not fit on the disk, an encoder cannot embed images, two encoders have the
+            same name, an encoder was trained on test images, or a number is out of range.
         FeaturecacheError: No image could be used.
     """
     check_numbers(limit=limit, batch_size=batch_size, workers=workers, image_timeout=image_timeout)
@@ -211,7 +212,7 @@ def update_caches(
             require_unseen_images(dataset, encoder, dataset.rows("test"))
         ids = to_utf8(dataset.images["id"])
         builders = [
-            CacheBuilder(path, _header(dataset, encoder, table), ids)
+            CacheBuilder(path, header_for(dataset, encoder, table), ids)
             for encoder, path in zip(encoders, paths, strict=True)
         ]
         before = [builder.stored.sha256.copy() for builder in builders]
@@ -240,6 +241,7 @@ def update_caches(
             accept_library_versions(
                 dataset, job, rows & (states.size >= 0), prompts, image_timeout=image_timeout
             )
+        require_disk_space(jobs)
         try:
             encode_images(
                 dataset,
@@ -321,7 +323,14 @@ def _job(
     return Job(encoder, builder, plan, reused_by_content)
 
 
-def _header(dataset: "Dataset", encoder: "Encoder", table: Mapping[str, str]) -> Header:
+def header_for(dataset: "Dataset", encoder: "Encoder", table: Mapping[str, str]) -> Header:
+    """Return the header of an encoder's cache.
+
+    Args:
+        dataset: The images.
+        encoder: The encoder.
+        table: See ``Header``.
+    """
     provenance = provenance_for(dataset, encoder)
     return Header(
         model=encoder.name,

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -102,3 +103,43 @@ def test_features_get_caches_of_their_own(dataset: Dataset, cache: Path) -> None
         message = r"holds 4 tokens of each image.*head attentive on it, or .* `features` cls\+mean"
         with pytest.raises(UsageError, match=message):
             pytest.fail(f"{name} used tokens: {use(tokens)!r}")
+
+
+def test_estimate_counts_images_bytes_and_time_without_writing(
+    dataset: Dataset, root: Path, cache: Path
+) -> None:
+    options = {"cache_dir": cache, "precision": "exact"}
+    some = make_dataset(root, dataset.images["id"].tolist()[2:5])
+    fc.extract(some, "tiny", features="pooled", **options)
+    before = sorted(path.name for path in (cache / "set").iterdir())
+    estimate = fc.estimate_extraction(dataset, "tiny", features=["pooled", "tokens:4"], **options)
+    pooled, tokens = estimate.caches
+    assert (pooled.path.name, pooled.images, pooled.to_encode) == ("tiny.pooled.h5", 10, 7)
+    assert (tokens.path.name, tokens.images, tokens.to_encode) == ("tiny.tokens-4.h5", 10, 10)
+    assert (pooled.bytes, tokens.bytes) == (10 * 512 * 2, 10 * 16 * 512 * 2)
+    # They share a network: together they take as long as the one that needs all images.
+    assert pooled.seconds / 7 == pytest.approx(tokens.seconds / 10)
+    assert estimate.seconds == pytest.approx(tokens.seconds)
+    assert tokens.basis == "8 images, measured now"
+    assert sorted(path.name for path in (cache / "set").iterdir()) == before
+    fc.extract(dataset, "tiny", features=["pooled"], **options)
+    (finished,) = fc.estimate_extraction(dataset, "tiny", features=["pooled"], **options).caches
+    assert (finished.to_encode, finished.seconds, finished.basis) == (0, 0, "nothing to encode")
+
+
+def test_caches_that_do_not_fit_on_the_disk_are_refused_before_encoding(
+    dataset: Dataset, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Chunks of both, and then one finished file beside them.
+    sizes = [10 * 4 * 512 * 2, 10 * 512 * 2]
+    needed = sum(sizes) + sizes[0]
+    module = "featurecache.extraction.disk_space.shutil.disk_usage"
+    options = {"features": ["tokens:2", "pooled"], "cache_dir": cache, "precision": "exact"}
+    monkeypatch.setattr(module, lambda folder: SimpleNamespace(free=needed - 1))
+    with monkeypatch.context() as patch:
+        patch.setattr(CheckpointEncoder, "embed_features", lambda *_: pytest.fail("it encoded"))
+        with pytest.raises(UsageError, match=r"40.0 KiB for tiny.tokens-2.h5, 10.0 KiB for"):
+            fc.extract(dataset, "tiny", **options)
+    assert not [*cache.rglob("*.h5*")]
+    monkeypatch.setattr(module, lambda folder: SimpleNamespace(free=needed))
+    fc.extract(dataset, "tiny", **options)
