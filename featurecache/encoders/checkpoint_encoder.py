@@ -11,6 +11,7 @@ from textwrap import shorten
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from featurecache.encoders.checkpoint import Checkpoint
 from featurecache.encoders.encoder import Array, Encoder, library_versions, text_batches
@@ -98,6 +99,20 @@ class CheckpointEncoder(Encoder):
         assert layout is not None
         output = self._vision_output(network, pixels, {n for one in features for n in one.layers})
         return torch.cat([output.select(one, layout) for one in features], dim=1)
+
+    def _project_tokens(self, network: Any, tokens: "torch.Tensor") -> "torch.Tensor":
+        """Pool and project single tokens, (N, W) to (N, D)."""
+        raise NotImplementedError
+
+    def project_tokens(self, tokens: NDArray[np.floating]) -> Array:
+        """See ``Encoder.project_tokens``."""
+        layout = self._vision_layout
+        if layout is None or not layout.projected:
+            return super().project_tokens(tokens)
+        with self._network.inference(self._load_network) as network:
+            rows = tokens.reshape(-1, tokens.shape[-1]).astype(np.float32)
+            projected = self._project_tokens(network, self._network.to_device(rows))
+            return to_array(projected).reshape(*tokens.shape[:-1], -1)
 
     @property
     def _pixels_shape(self) -> tuple[int, int]:

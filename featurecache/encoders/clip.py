@@ -122,6 +122,13 @@ class DualEncoder(TransformersEncoder):
             tokens[-1] = tower.post_layernorm(last)
         return VisionOutput(tokens, pooled, network.visual_projection(pooled))
 
+    def _project_tokens(self, network: Any, tokens: "torch.Tensor") -> "torch.Tensor":
+        if self._is_siglip:  # attention over a single token
+            pooled: torch.Tensor = network.vision_model.head(tokens.unsqueeze(1))
+            return pooled
+        projected: torch.Tensor = network.visual_projection(tokens)
+        return projected
+
     def _blocks(self, tower: Any) -> Any:
         return tower.encoder.stages if self._family == JOINED else tower.encoder.layers
 

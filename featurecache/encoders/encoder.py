@@ -274,6 +274,25 @@ class Encoder:
             raise UsageError(f"{self.name} embeds images as {self.features} only")
         return [self.embed_pixels(pixels)]
 
+    def project_tokens(self, tokens: NDArray[np.floating]) -> Array:
+        """Bring tokens, each on its own, into the space that images share with texts.
+
+        Args:
+            tokens: Tokens of the last layer, after its layer norm, as in a cache of ``tokens:G``,
+                shape (B, T, W).
+
+        Returns:
+            float32, shape (B, T, D): what the model's pooling and projection make of each token
+            alone; not normalized.
+
+        Raises:
+            UsageError: The model has no such space.
+            CheckpointError: The weights cannot be read or do not fit the network.
+        """
+        raise UsageError(
+            f"{self.name} projects images into no space of texts: use a model such as clip"
+        )
+
     def encode_images(
         self,
         images: "Sequence[str | os.PathLike[str] | Image]",

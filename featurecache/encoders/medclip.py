@@ -143,6 +143,10 @@ class MedclipEncoder(CheckpointEncoder):
             {-1: output.last_hidden_state, **outputs}, pooled, tower["projection_head"](pooled)
         )
 
+    def _project_tokens(self, network: Any, tokens: "torch.Tensor") -> "torch.Tensor":
+        projected: torch.Tensor = network["vision_model"]["projection_head"](tokens)
+        return projected
+
     def _batch_text_features(self, network: Any, texts: list[str]) -> "torch.Tensor":
         import torch
 

@@ -156,6 +156,35 @@ def test_features_equal_hidden_states(
         assert np.abs(got - want).max() < TOLERANCE * max(1, np.abs(want).max())
 
 
+@pytest.mark.parametrize("family", ["clip", "joined"])
+def test_projecting_pooled_vectors_gives_projected_ones(
+    checkpoints: dict[str, Path], family: str
+) -> None:
+    pixels = np.random.default_rng(3).normal(size=(3, 3, 32, 32)).astype(np.float32)
+    encoder = fc.load_encoder(checkpoints[family], device="cpu", features="pooled")
+    kinds = [*map(parse_features, ("pooled", "projected", "tokens:2"))]
+    pooled, projected, tokens = encoder.embed_features(pixels, kinds)
+    got = encoder.project_tokens(pooled[:, None].astype(np.float16))[:, 0]
+    assert np.abs(got - projected).max() < 1e-3 * np.abs(projected).max()
+    single = tokens.reshape(3, -1, pooled.shape[1])
+    if family == "joined":  # its pooling is the mean of the tokens, and its projection is linear
+        mean = encoder.project_tokens(single).mean(axis=1)
+        assert np.abs(mean - projected).max() < TOLERANCE * max(1, np.abs(projected).max())
+
+
+def test_siglip_tokens_are_pooled_one_by_one(checkpoints: dict[str, Path]) -> None:
+    from transformers import AutoModel
+
+    tokens = np.random.default_rng(3).normal(size=(2, 4, 32)).astype(np.float32)
+    head = AutoModel.from_pretrained(checkpoints["siglip"]).vision_model.head
+    with torch.no_grad():
+        want = head(torch.from_numpy(tokens).reshape(8, 1, 32)).reshape(2, 4, 32).numpy()
+    got = fc.load_encoder(checkpoints["siglip"], device="cpu").project_tokens(tokens)
+    assert np.abs(got - want).max() < TOLERANCE
+    with pytest.raises(UsageError, match="projects images into no space of texts"):
+        fc.load_encoder(checkpoints["vit"], device="cpu").project_tokens(tokens)
+
+
 @pytest.mark.parametrize("family", ["registers", "joined"])
 def test_openvino_computes_the_same_features(checkpoints: dict[str, Path], family: str) -> None:
     pytest.importorskip("openvino", reason="the extra openvino is not installed")
