@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress, TaskID
 
+    from featurecache.metrics.conformal import Answers
     from featurecache.metrics.metrics import ClassScores, Metrics, PairedGain, RankingScores
     from featurecache.progress import DetailedProgress
     from featurecache.runs.run import Run
@@ -426,6 +427,8 @@ def print_metrics(title: str, metrics: "Metrics", printed: set[str]) -> None:
             else f"{of_seed}calibration error: undefined, because no label has enough patients"
         )
         print_result(f"Platt scaling {fitted}: {describe_platt(metrics.calibration)}")
+    if metrics.answers is not None:
+        _print_answers(metrics.answers, of_seed)
     any_finding = metrics.controls.get("any_finding")
     gains: dict[str, PairedGain | None] = {
         "one score of any finding": None if any_finding is None else any_finding.gain,
@@ -453,6 +456,33 @@ def print_metrics(title: str, metrics: "Metrics", printed: set[str]) -> None:
         f"micro F1 {format_float(half.micro.f1)}, exact match {format_float(half.exact_match)}, "
         f"Hamming loss {format_float(half.hamming_loss)}"
     )
+
+
+def _print_answers(answers: "Answers", of_seed: str) -> None:
+    """Print how often the answers present, absent and unsure are right."""
+    from featurecache.metrics.conformal import describe_unanswered
+
+    rows = [
+        [
+            name,
+            with_interval(label.positive.coverage, label.positive.ci95),
+            with_interval(label.negative.coverage, label.negative.ci95),
+            with_interval(label.unsure, label.ci95.unsure),
+            with_interval(label.error, label.ci95.error),
+        ]
+        for name, label in answers.per_label.items()
+        if label.reason is None
+    ]
+    if rows:
+        print_table(
+            f"{of_seed}answers present, absent or unsure, to cover {answers.coverage:.0%} of "
+            "positives and of negatives [exact 95 % interval over patients]",
+            ["", "positives covered", "negatives covered", "unsure", "wrong if answered"],
+            rows,
+            optional=2,
+        )
+    if unanswered := describe_unanswered(answers):
+        print_result(f"{of_seed}no answers: {unanswered}")
 
 
 def _print_classes(classes: "ClassScores", over: str) -> None:

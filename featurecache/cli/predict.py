@@ -1,6 +1,6 @@
 """``predict``: predict new images with a trained model."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
@@ -24,7 +24,7 @@ from featurecache.cli.output import (
     progress_bar,
 )
 from featurecache.units import IMAGE, require_same_units
-from featurecache.wording import count_noun
+from featurecache.wording import UNDEFINED, count_noun
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -96,15 +96,17 @@ def predict(
 
     A * marks each probability at or above the threshold of its label, which was chosen on
     validation images. The calibrated probability comes from Platt scaling on validation images and
-    is not compared with the threshold; for a label without one, the reason is printed. Labels that
-    could not be learned have no probability. The exit code is 2 if an image cannot be read, unless
+    is not compared with the threshold. The answer is present, absent or unsure, with a share of
+    errors that train-head --coverage guarantees for patients like those of the validation. For a
+    label without one of these, the reason is printed. Labels that could not be learned have no
+    probability. The exit code is 2 if an image cannot be read, unless
     --out records the reason.
 
     Example: featurecache predict runs/kermany-dinov2-minilm-baseline image.png
     """
     import featurecache as fc
     from featurecache.io.table import check_table_file, write_table
-    from featurecache.metrics.platt_scaling import NOT_LEARNED
+    from featurecache.metrics.label_support import NOT_LEARNED
     from featurecache.runs.run import decision_rules
 
     if out is not None:
@@ -131,16 +133,16 @@ def predict(
     if out is not None:
         write_table(table, out)
     labels = list(loaded.scored.label_names)
-    values, platt = decision_rules(loaded)
+    rules = decision_rules(loaded)
     thresholds = {
         label: None if value != value else value
-        for label, value in zip(labels, values, strict=True)
+        for label, value in zip(labels, rules.thresholds.tolist(), strict=True)
     }
     learned = {label: value for label, value in thresholds.items() if value is not None}
-    reasons = platt.reasons if platt is not None else ["it was not measured"] * len(labels)
-    uncalibrated = {
-        label: reason for label, reason in zip(labels, reasons, strict=True) if reason is not None
-    }
+    uncalibrated, unanswered = (
+        {} if rule is None else _reasons(labels, rule.reasons)
+        for rule in (rules.platt, rules.limits)
+    )
     readable = table["error"].isna()
     if json:
         print_json(
@@ -152,6 +154,8 @@ def predict(
                     "positive": _decisions(row, labels) if ok else None,
                     "calibrated": _values(row, labels, "calibrated"),
                     "uncalibrated": uncalibrated,
+                    "answers": _answers(row, labels),
+                    "unanswered": unanswered,
                     "not_learned": [label for label in labels if label not in learned],
                     "reason": None if ok else row["error"],
                 }
@@ -170,9 +174,13 @@ def predict(
             _print_by_image(f"probabilities of {run} (calibrated)", table[readable], learned)
         else:
             _print_by_label(f"probabilities of {run}", table[readable], learned)
-        for reason in dict.fromkeys(uncalibrated.values()):
-            if names := [label for label in learned if uncalibrated.get(label) == reason]:
-                print_result(f"no calibrated probability of {', '.join(names)}: {reason}")
+        for what, reasons in (
+            ("calibrated probability", uncalibrated),
+            ("answer, present, absent or unsure,", unanswered),
+        ):
+            for reason in dict.fromkeys(reasons.values()):
+                if names := [label for label in learned if reasons.get(label) == reason]:
+                    print_result(f"no {what} of {', '.join(names)}: {reason}")
         if names := [label for label in labels if label not in learned]:
             print_result(f"no prediction of {', '.join(names)}: {NOT_LEARNED}")
     failed = table["error"][~readable]
@@ -251,16 +259,17 @@ def _print_by_label(title: str, table: "pd.DataFrame", thresholds: Mapping[str, 
                     label,
                     format_float(probability[label]) + ("*" if row[f"{label} positive"] else ""),
                     format_float(thresholds[label]),
+                    row[f"{label} answer"] or UNDEFINED,
                     format_float(_values(row, [label], "calibrated")[label]),
                 ]
             )
-    columns = [unit, "label", "probability", "threshold", "calibrated"]
+    columns = [unit, "label", "probability", "threshold", "answer", "calibrated"]
     if len(table) == 1:
         title = f"{title}: {table[unit].iloc[0]}"
         columns, rows = columns[1:], [row[1:] for row in rows]
     elif in_one_folder:
         title = f"{title}, images in {folders.pop()}"
-    print_table(title, columns, rows, optional=2)
+    print_table(title, columns, rows, optional=3)
     print_result(
         "* the probability is at or above the threshold of its label; the calibrated probability "
         "is not compared with it"
@@ -285,8 +294,20 @@ def _decisions(row: "pd.Series[Any]", labels: list[str]) -> dict[str, bool | Non
     return {label: None if pd.isna(value) else bool(value) for label, value in values.items()}
 
 
+def _reasons(labels: list[str], reasons: Sequence[str | None]) -> dict[str, str]:
+    return {
+        label: reason for label, reason in zip(labels, reasons, strict=True) if reason is not None
+    }
+
+
+def _answers(row: "pd.Series[Any]", labels: list[str]) -> dict[str, str | None]:
+    """Return whether each label is present, absent or unsure; None for one without an answer."""
+    return {label: row[f"{label} answer"] for label in labels}
+
+
 def _cell(row: "pd.Series[Any]", label: str) -> str:
     mark = "*" if row[f"{label} positive"] else ""
     calibrated = float(row[f"{label} calibrated"])
     suffix = "" if calibrated != calibrated else f" ({format_float(calibrated)})"  # NaN
-    return f"{format_float(row[f'{label} probability'])}{mark}{suffix}"
+    answer = f" {row[f'{label} answer']}" if row[f"{label} answer"] else ""
+    return f"{format_float(row[f'{label} probability'])}{mark}{suffix}{answer}"

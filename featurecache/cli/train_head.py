@@ -61,6 +61,13 @@ def train_head(
             metavar="DIR",
         ),
     ] = None,
+    coverage: Annotated[
+        float,
+        typer.Option(
+            help="Share of positive, and of negative images whose answer (present, absent or "
+            "unsure) is not the opposite of the truth; its limits come from validation patients."
+        ),
+    ] = 0.9,
     n_bootstrap: NBootstrap = 1000,
     operating_point: OperatingPointText = "f1",
     controls: Annotated[
@@ -134,6 +141,7 @@ def train_head(
             opened,
             head,
             seeds=seeds,
+            coverage=coverage,
             n_bootstrap=n_bootstrap,
             operating_point=operating_point,
             controls=controls,

@@ -15,6 +15,12 @@ from featurecache.evaluation.split_data import SplitData
 from featurecache.metrics.bootstrap import PatientResamples, resample_patients
 from featurecache.metrics.calibration import measure_calibration
 from featurecache.metrics.classes import are_exclusive, measure_classes, predicted_classes
+from featurecache.metrics.conformal import (
+    DEFAULT_COVERAGE,
+    ConformalLimits,
+    fit_conformal,
+    measure_answers,
+)
 from featurecache.metrics.delong import measure_delong
 from featurecache.metrics.metrics import (
     ClassIntervals,
@@ -51,6 +57,8 @@ def evaluate(
     operating_point: OperatingPoint = F1,
     thresholds: NDArray[np.float64] | None = None,
     platt: PlattScaling | None = None,
+    limits: ConformalLimits | None = None,
+    coverage: float = DEFAULT_COVERAGE,
     ranking: NDArray[np.floating] | None = None,
     any_finding: NDArray[np.floating] | None = None,
     trials: Sequence[Trial] = (),
@@ -74,6 +82,8 @@ def evaluate(
         thresholds: Thresholds of shape (C,) that were chosen on another data set, in training.
             Nothing is then chosen or calibrated here. None to choose them on validation.
         platt: Platt scaling that was fitted with these thresholds.
+        limits: Limits of split-conformal answers that were chosen with these thresholds.
+        coverage: Share of each class that the limits are to cover where they are chosen here.
         ranking: Scores of shape (N, C) for AUROC and AUPRC, where probabilities saturate; None for
             the probabilities.
         any_finding: Scores of shape (N, C) that only tell abnormal images from normal ones, for the
@@ -114,13 +124,22 @@ def evaluate(
                 data.patient[data.val],
                 learned=data.learned,
             )
-    if platt is None:
+            limits = fit_conformal(
+                data.truth[data.val],
+                probability[data.val],
+                data.patient[data.val],
+                coverage=coverage,
+                learned=data.learned,
+            )
+    if platt is None or limits is None:
         reason = "there is no validation split"
         if split == "val":
             reason = "there is no test split, and the validation split is scored"
         elif carried:
             reason = "the training run has none"
-        platt = PlattScaling.none(len(data.label_names), reason)
+        n_labels = len(data.label_names)
+        platt = platt or PlattScaling.none(n_labels, reason)
+        limits = limits or ConformalLimits.none(n_labels, reason, coverage=coverage)
     calibration = measure_calibration(
         data.truth[rows],
         probability[rows],
@@ -176,6 +195,13 @@ def evaluate(
                 patients=data.patient[rows],
                 learned=data.learned,
                 patients_known=data.patients_known,
+            ),
+            "answers": measure_answers(
+                data.truth[rows],
+                probability[rows],
+                limits,
+                label_names=data.label_names,
+                patients=data.patient[rows],
             ),
             "classes": _class_scores(trials or [Trial(data, scores)], rows, resamples),
             "text_gain": text_gain,

@@ -18,6 +18,7 @@ from featurecache.evaluation.label_matching import match_labels, match_warnings
 from featurecache.evaluation.simple_predictors import any_finding_from_scores
 from featurecache.evaluation.split_data import SplitData
 from featurecache.label_cells import any_of
+from featurecache.metrics.conformal import ConformalLimits
 from featurecache.metrics.metrics import LabelMap
 from featurecache.metrics.platt_scaling import PlattScaling, log_odds
 from featurecache.metrics.predictive_values import Prevalence, stated_prevalence
@@ -60,6 +61,7 @@ def validate_external(
     provenance: Provenance,
     learned: Sequence[bool] | None = None,
     calibration: PlattScaling | None = None,
+    limits: ConformalLimits | None = None,
     label_map: LabelMap | None = None,
     split: str = "test",
     prevalence: Prevalence | None = None,
@@ -82,6 +84,7 @@ def validate_external(
         provenance: The images that the model was trained on.
         learned: Whether training had positives and negatives of each; None for all.
         calibration: Their Platt scaling, fitted in training; None without one.
+        limits: Limits of their answers, chosen in training; None without any.
         label_map: Trained label to label, or labels, of the cache; None for labels of the same
             name or meaning, see ``match_labels``.
         split: "test" or "all".
@@ -150,6 +153,7 @@ def validate_external(
         thresholds=np.array([thresholds[source] for source in sources], dtype=np.float64),
         any_finding=any_finding_from_scores(data, log_odds(probability)),
         platt=None if calibration is None else calibration.of_labels(sources),
+        limits=None if limits is None else limits.of_labels(sources),
         controls=untrained_controls(data, probability, random, n_bootstrap=n_bootstrap),
         warnings=[
             *warnings,

@@ -15,14 +15,15 @@ from featurecache.encoders.compatibility import check_encoder_specs
 from featurecache.errors import FeaturecacheWarning, UsageError
 from featurecache.evaluation.external import validate_external
 from featurecache.images.gray_range import check_bit_depth
+from featurecache.metrics.conformal import ConformalLimits
 from featurecache.metrics.metrics import LabelMap
-from featurecache.metrics.platt_scaling import PlattScaling, log_odds
+from featurecache.metrics.platt_scaling import PlattScaling
 from featurecache.metrics.predictive_values import Prevalence
 from featurecache.metrics.thresholds import OperatingPoint
 from featurecache.progress import Progress
 from featurecache.provenance.provenance import Provenance
 from featurecache.runs.prediction import Images, Prediction, classify_images, find_images
-from featurecache.runs.predictions import label_columns
+from featurecache.runs.predictions import DecisionRules
 from featurecache.runs.run import Run
 from featurecache.store.cache import Cache
 from featurecache.store.grouped import Grouping, join_scores, pool_embeddings
@@ -58,6 +59,8 @@ class TrainedModel(ABC):
             labels are undefined.
         calibration: Platt scaling of each label, fitted on validation, and why a label has none;
             None without any.
+        limits: Limits of the answers present, absent and unsure, chosen on validation, and why a
+            label has none; None without any.
         provenance: The images that it was trained on.
         bit_depth: Bit depth of its training images; see ``extract``. New images are read with it.
         learning_caveats: What a reader of any evaluation has to know about its training images.
@@ -69,6 +72,7 @@ class TrainedModel(ABC):
     operating_point: OperatingPoint
     learned: tuple[bool, ...]
     calibration: PlattScaling | None
+    limits: ConformalLimits | None
     provenance: Provenance
     bit_depth: int | None
     learning_caveats: tuple[str, ...]
@@ -137,9 +141,11 @@ class TrainedModel(ABC):
             set or cache; or, for a model of studies, one row per study, ``study``, in the order of
             their first images. For each label ``<label>
             probability``, ``<label> threshold``, ``<label> positive`` (whether the probability, not
-            the calibrated one, reaches the threshold) and ``<label> calibrated`` (the probability
+            the calibrated one, reaches the threshold), ``<label> calibrated`` (the probability
             after Platt scaling; NaN for a label without one, for the reason in
-            ``calibration.reasons``), all of them missing for a label that was not learned; and
+            ``calibration.reasons``) and ``<label> answer`` ("present", "absent" or "unsure";
+            missing for a label without limits, for the reason in ``limits.reasons``), all of them
+            missing for a label that was not learned; and
             ``error``, the reason why an image, or all images of a study, could not be read, else
             None. Images that a study is predicted without are a warning.
 
@@ -178,14 +184,12 @@ class TrainedModel(ABC):
             errors = _errors_of_groups(results, grouping)
             probability = self._join_predictions(results, grouping, source.views)
         learned = np.array(self.learned)
-        probability = np.where(learned, probability, np.nan)
-        thresholds = np.where(learned, self.thresholds, np.nan)
-        calibrated = np.full_like(probability, np.nan)
-        if self.calibration is not None:
-            calibrated = self.calibration(log_odds(probability))
+        rules = DecisionRules(
+            np.where(learned, self.thresholds, np.nan), self.calibration, self.limits
+        )
         columns: dict[str, Any] = {self.units.level: names}
-        for c, label in enumerate(self.labels):
-            columns |= label_columns(label, probability[:, c], thresholds[c], calibrated[:, c])
+        for of_label in rules.columns(self.labels, np.where(learned, probability, np.nan)):
+            columns |= of_label
         columns["error"] = pd.Series(errors, dtype=object)
         return pd.DataFrame(columns)
 
@@ -265,6 +269,7 @@ class TrainedModel(ABC):
             operating_point=self.operating_point,
             learned=self.learned,
             calibration=self.calibration,
+            limits=self.limits,
             provenance=self.provenance,
             label_map=label_map,
             split=split,

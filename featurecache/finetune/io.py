@@ -17,6 +17,7 @@ from featurecache.execution import Execution
 from featurecache.finetune.captions import scored_captions
 from featurecache.finetune.config import KIND, FinetuneConfig
 from featurecache.finetune.head import build_head
+from featurecache.metrics.conformal import ConformalLimits, read_answers
 from featurecache.metrics.platt_scaling import PlattScaling, read_calibration
 from featurecache.metrics.thresholds import OperatingPoint
 from featurecache.prompts import load_prompts
@@ -46,6 +47,7 @@ class FinetunedModel(TrainedModel):
         operating_point: The rule by which they were chosen.
         learned: Whether training had positives and negatives of each label.
         calibration: Platt scaling fitted on validation; None without a validation split.
+        limits: Limits of the answers present, absent and unsure; None without any.
         provenance: The images that it was trained on.
         bit_depth: See ``TrainedModel``.
         learning_caveats: What a reader of any evaluation has to know about its training images.
@@ -60,6 +62,7 @@ class FinetunedModel(TrainedModel):
     operating_point: OperatingPoint
     learned: tuple[bool, ...]
     calibration: PlattScaling | None
+    limits: ConformalLimits | None
     provenance: Provenance
     learning_caveats: tuple[str, ...]
     bit_depth: int | None
@@ -157,6 +160,7 @@ def load_model(folder: Path) -> FinetunedModel:
         metrics = read_metrics(folder)
         learned = tuple(metrics.per_label[name].learned for name in labels)
         calibration = read_calibration(metrics, labels)
+        limits = read_answers(metrics.answers, labels)
         caveats = tuple(config["learning_caveats"])
     except RunError:
         raise
@@ -175,6 +179,7 @@ def load_model(folder: Path) -> FinetunedModel:
         operating_point=operating_point,
         learned=learned,
         calibration=calibration,
+        limits=limits,
         provenance=read_provenance(folder),
         bit_depth=config.get("bit_depth"),
         learning_caveats=caveats,

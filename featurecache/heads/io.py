@@ -19,6 +19,7 @@ from featurecache.heads.models.ensemble import LogitEnsemble
 from featurecache.heads.registry import head_spec
 from featurecache.heads.text_features import LabelTexts
 from featurecache.heads.types import Head
+from featurecache.metrics.conformal import ConformalLimits, read_answers
 from featurecache.metrics.platt_scaling import PlattScaling, read_calibration
 from featurecache.metrics.thresholds import OperatingPoint
 from featurecache.provenance.provenance import Provenance, read_provenance
@@ -62,6 +63,7 @@ class HeadModel(TrainedModel):
         encoders: The encoders whose embeddings it takes, concatenated.
         learned: Whether training had positives and negatives of each label.
         calibration: Platt scaling fitted on validation; None without a validation split.
+        limits: Limits of the answers present, absent and unsure; None without any.
         provenance: The images that it was trained on.
         source: The run folder or name, for messages.
         bit_depth: See ``TrainedModel``.
@@ -77,6 +79,7 @@ class HeadModel(TrainedModel):
     encoders: tuple[EncoderReference, ...]
     learned: tuple[bool, ...]
     calibration: PlattScaling | None
+    limits: ConformalLimits | None
     provenance: Provenance
     source: str
     bit_depth: int | None
@@ -169,6 +172,7 @@ def load_model(folder: Path) -> HeadModel:
         metrics = read_metrics(folder)
         learned = tuple(metrics.per_label[name].learned for name in labels)
         calibration = read_calibration(metrics, labels)
+        limits = read_answers(metrics.answers, labels)
         caveats = tuple(config["learning_caveats"])
         units = Units().override(**config.get("units", {}))
     except RunError:
@@ -187,6 +191,7 @@ def load_model(folder: Path) -> HeadModel:
         encoders=encoders,
         learned=learned,
         calibration=calibration,
+        limits=limits,
         provenance=read_provenance(folder),
         bit_depth=config["cache"].get("bit_depth"),
         learning_caveats=caveats,

@@ -34,6 +34,7 @@ from featurecache.heads.io import KIND, HeadModel, encoder_references
 from featurecache.heads.registry import head_spec
 from featurecache.heads.text_features import LabelTexts
 from featurecache.heads.types import TrainedHead, TrainingData, TrainingJob
+from featurecache.metrics.conformal import DEFAULT_COVERAGE, read_answers
 from featurecache.metrics.metrics import Control, Metrics
 from featurecache.metrics.platt_scaling import read_calibration
 from featurecache.metrics.thresholds import OperatingPoint
@@ -60,6 +61,7 @@ def train_head(
     head: str | Sequence[str] = "weighted_sum",
     *,
     seeds: int = 1,
+    coverage: float = DEFAULT_COVERAGE,
     n_bootstrap: int = 1000,
     operating_point: str | OperatingPoint = "f1",
     controls: bool = True,
@@ -89,6 +91,9 @@ def train_head(
         seeds: Number of trainings, with the seeds ``seed``, ``seed + 1``, ... The metrics are those
             of the first, which is saved; ``metrics.seeds`` and ``metrics.headline`` have the means
             over all, with intervals over patients and seeds.
+        coverage: Share of positive, and of negative images whose answer "present", "absent" or
+            "unsure" is not the opposite of the truth. The answers' limits come from validation
+            patients; see ``metrics.answers``.
         n_bootstrap: Number of bootstrap samples over patients.
         operating_point: The rule by which thresholds are chosen on validation images: "f1" for the
             best F1, "youden" for the highest sum of sensitivity and specificity, or a sensitivity
@@ -121,6 +126,8 @@ def train_head(
     configs = [HeadConfig(head=name, **{**settings, "prompts": prompts}) for name in names]
     if seeds < 1:
         raise UsageError(f"`seeds` is {seeds}: must be at least 1")
+    if not 0 < coverage < 1:
+        raise UsageError(f"`coverage` is {coverage}: must be above 0 and below 1")
     for config in configs:  # before the first of them is trained
         head_spec(config.head).check(config)
     runs = []
@@ -132,6 +139,7 @@ def train_head(
                 cache,
                 config,
                 seeds,
+                coverage=coverage,
                 n_bootstrap=n_bootstrap,
                 operating_point=point,
                 controls=controls,
@@ -147,6 +155,7 @@ def _train(
     config: HeadConfig,
     seeds: int,
     *,
+    coverage: float,
     n_bootstrap: int,
     operating_point: OperatingPoint,
     controls: bool,
@@ -194,6 +203,7 @@ def _train(
     metrics = evaluate(
         trials[0].data,
         trials[0].score,
+        coverage=coverage,
         operating_point=operating_point,
         any_finding=any_finding,
         trials=trials,
@@ -210,6 +220,7 @@ def _train(
     )
     arguments = {
         "seeds": seeds,
+        "coverage": coverage,
         "n_bootstrap": n_bootstrap,
         "operating_point": str(operating_point),
         "controls": controls,
@@ -379,6 +390,7 @@ def _make_run(
         encoders=encoder_references(reference),
         learned=tuple(trial.data.learned.tolist()),
         calibration=read_calibration(metrics, cache.labels.names),
+        limits=read_answers(metrics.answers, cache.labels.names),
         provenance=provenance,
         bit_depth=cache.header.bit_depth,
         learning_caveats=of_learning,

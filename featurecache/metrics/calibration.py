@@ -12,10 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featurecache.metrics.bootstrap import none_if_nan
-from featurecache.metrics.label_support import PatientSupport, patient_support
+from featurecache.metrics.label_support import NOT_LEARNED, PatientSupport, patient_support
 from featurecache.metrics.metrics import Calibration
 from featurecache.metrics.platt_scaling import (
-    NOT_LEARNED,
     PlattScaling,
     fit_logistic,
     log_odds,

@@ -16,6 +16,8 @@ from featurecache.metrics.ranking import Labels
 MIN_PATIENTS: Final = 5
 """Patients with a positive image, and with a negative one, that a label needs."""
 
+NOT_LEARNED: Final = "it was not learned: no training image is positive, or none is negative"
+
 
 @dataclass(frozen=True)
 class PatientSupport:
@@ -35,16 +37,16 @@ class PatientSupport:
         enough: NDArray[np.bool_] = np.minimum(self.positive, self.negative) >= MIN_PATIENTS
         return enough
 
-    def reason(self, column: int) -> str | None:
-        """Return why a label has too little support; None where it has enough."""
+    def reason(self, column: int, *, at_least: int = MIN_PATIENTS) -> str | None:
+        """Return why fewer than ``at_least`` patients support a label; None where enough do."""
         for count, kind in (
             (int(self.positive[column]), "a positive"),
             (int(self.negative[column]), "a negative"),
         ):
-            if count < MIN_PATIENTS:
+            if count < at_least:
                 few = {0: "no patient has", 1: "only 1 patient has"}
                 patients = few.get(count, f"only {count} patients have")
-                return f"{patients} {kind} image, and at least {MIN_PATIENTS} are needed"
+                return f"{patients} {kind} image, and at least {at_least} are needed"
         return None
 
 

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, Self
 from annotated_types import Gt, Le, Len
 from pydantic import Field, PrivateAttr
 
+from featurecache.metrics.conformal import Answers
 from featurecache.metrics.delong import Delong
 from featurecache.metrics.document import (
     Change,
@@ -568,6 +569,7 @@ class Metrics(Scores):
         at_prevalence: Predictive values at a stated prevalence, by label; None where none was
             stated.
         delong: DeLong's intervals of the AUROC, beside those in ``ci95``.
+        answers: Split-conformal answers: present, absent or unsure.
         classes: How often the predicted class is right, where each image of the data set has
             exactly one of the labels; None for other labels.
         text_gain: What the label texts contribute; None for methods without text.
@@ -591,6 +593,7 @@ class Metrics(Scores):
     calibration: Calibration | None = None
     at_prevalence: dict[str, PredictiveValues] | None = None
     delong: Delong | None = None
+    answers: Answers | None = None
     classes: ClassScores | None = None
     text_gain: TextGain | None = None
     seeds: SeedSpread | None = None
@@ -601,11 +604,13 @@ class Metrics(Scores):
         """Attach each interval to the score that it belongs to.
 
         Raises:
-            ValueError: The intervals or the calibration are of other labels than the metrics.
+            ValueError: The intervals, the calibration or the answers are of other labels.
         """
-        for section in (self.ci95, self.calibration):
+        for section in (self.ci95, self.calibration, self.answers):
             if section is not None and set(section.per_label) != set(self.per_label):
-                raise ValueError("intervals or calibration are of other labels than the metrics")
+                raise ValueError(
+                    "intervals, calibration or answers are of other labels than the metrics"
+                )
         self.macro._intervals = self.ci95.macro
         self.micro._intervals = self.ci95.micro
         for label, scores in self.per_label.items():

@@ -8,7 +8,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from featurecache.metrics.label_support import patient_support
+from featurecache.metrics.label_support import NOT_LEARNED, patient_support
 from featurecache.metrics.metrics import Calibration, Metrics
 from featurecache.metrics.ranking import AnyFloats, Floats, Labels, valid_mask
 from featurecache.wording import count_noun
@@ -16,7 +16,6 @@ from featurecache.wording import count_noun
 FOLDS: Final = 5
 """Folds of the cross-validation that decides whether Platt scaling helps."""
 
-NOT_LEARNED: Final = "it was not learned: no training image is positive, or none is negative"
 _TOO_FEW: Final = "in the validation split, "
 _NOT_HIGHER: Final = "on validation images, the scores of positives are not higher"
 _NO_GAIN: Final = "in cross-validation on the validation images it does not lower the log loss"

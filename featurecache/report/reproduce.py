@@ -143,7 +143,7 @@ def _alignment_file(config: Config) -> str | None:
     return str(alignment.get("path") or default)
 
 
-_RUN_ARGUMENTS: Final = ("seeds", "n_bootstrap", "operating_point", "controls")
+_RUN_ARGUMENTS: Final = ("seeds", "coverage", "n_bootstrap", "operating_point", "controls")
 """Arguments of ``train_head`` beside the settings of the head."""
 
 

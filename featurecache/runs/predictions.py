@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featurecache.io.csv import read_rows, write_rows
+from featurecache.metrics.conformal import ANSWERS, ConformalLimits
 from featurecache.metrics.platt_scaling import PlattScaling, log_odds
 from featurecache.runs.folder import errors_as_damage, run_file
 
@@ -20,8 +21,8 @@ if TYPE_CHECKING:
 FILE = "predictions.csv"
 
 _IMAGE_COLUMNS = ("id", "patient", "study", "split", "sha256")
-_LABEL_COLUMNS = ("truth", "probability", "threshold", "positive", "calibrated")
-"""Columns of each label; see `label_columns`."""
+_LABEL_COLUMNS = ("truth", "probability", "threshold", "positive", "calibrated", "answer")
+"""Columns of each label; see `DecisionRules.columns`."""
 
 MAX_NAMES_BYTES = 2**31
 """Limit on the ids in memory, where each takes as much as the longest."""
@@ -80,23 +81,14 @@ class Predictions:
         learned: NDArray[np.bool_] = np.logical_or.reduce(~np.isnan(self.probability))
         return learned
 
-    def calibrated(self, platt: PlattScaling | None) -> NDArray[np.float64]:
-        """Return probabilities after Platt scaling, (N, C); NaN for a label without one."""
-        if platt is None:
-            return np.full(self.probability.shape, np.nan)
-        return platt(log_odds(self.probability))
-
-    def to_pandas(
-        self, *, thresholds: Sequence[float], platt: PlattScaling | None = None
-    ) -> "pd.DataFrame":
+    def to_pandas(self, rules: "DecisionRules") -> "pd.DataFrame":
         """Return a DataFrame with the columns of ``predictions.csv``.
 
         These are ``id``, ``patient``, ``study``, ``split``, ``sha256`` and, for each label,
-        ``<label> truth`` (NaN for unknown) and those of `label_columns`.
+        ``<label> truth`` (NaN for unknown) and those of `DecisionRules.columns`.
 
         Args:
-            thresholds: Threshold of each label, C of them; NaN for a label that was not learned.
-            platt: Platt scaling of the labels; None without any.
+            rules: What decides the labels.
         """
         import pandas as pd
 
@@ -108,50 +100,69 @@ class Predictions:
             "sha256": self.sha256,
         }
         truth = np.where(self.truth < 0, np.nan, self.truth.astype(np.float64))
-        calibrated = self.calibrated(platt)
-        for c, name in enumerate(self.label_names):
+        derived = rules.columns(self.label_names, self.probability)
+        for c, (name, of_label) in enumerate(zip(self.label_names, derived, strict=True)):
             columns[f"{name} truth"] = truth[:, c]
-            columns |= label_columns(name, self.probability[:, c], thresholds[c], calibrated[:, c])
+            columns |= of_label
         return pd.DataFrame(columns)
 
 
-def label_columns(
-    label: str,
-    probability: NDArray[np.float64],
-    threshold: float,
-    calibrated: NDArray[np.float64],
-) -> dict[str, Any]:
-    """Return the columns of a label in a table of predictions of N images.
+@dataclass(frozen=True, eq=False)
+class DecisionRules:
+    """What turns the probabilities of C labels into decisions.
 
-    These are ``<label> probability``, ``<label> threshold``, ``<label> positive`` (whether the
-    probability, not the calibrated one, reaches the threshold) and ``<label> calibrated`` (the
-    probability after Platt scaling; NaN for a label without one). All are missing for a label that
-    was not learned.
-
-    Args:
-        label: Name of the label.
-        probability: Probabilities, (N,); NaN where there is none.
-        threshold: Threshold of the label; NaN if it was not learned.
-        calibrated: Calibrated probabilities, (N,).
+    Attributes:
+        thresholds: Threshold of each label, (C,); NaN for a label that was not learned.
+        platt: Platt scaling of the labels; None without any.
+        limits: Limits of their answers; None without any.
     """
-    import pandas as pd
 
-    positive = pd.Series(probability >= threshold, dtype="boolean")
-    return {
-        f"{label} probability": probability,
-        f"{label} threshold": np.full(len(probability), threshold),
-        f"{label} positive": positive.mask(np.isnan(probability)),
-        f"{label} calibrated": calibrated,
-    }
+    thresholds: NDArray[np.float64]
+    platt: PlattScaling | None = None
+    limits: ConformalLimits | None = None
+
+    def calibrated(self, probability: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return probabilities after Platt scaling, (N, C); NaN for a label without one."""
+        if self.platt is None:
+            return np.full(probability.shape, np.nan)
+        return self.platt(log_odds(probability))
+
+    def answers(self, probability: NDArray[np.float64]) -> NDArray[np.str_]:
+        """Return the answers to probabilities, (N, C); "" for a label without answers."""
+        if self.limits is None:
+            return np.full(probability.shape, "")
+        return np.array(ANSWERS)[self.limits(probability)]
+
+    def columns(
+        self, label_names: Sequence[str], probability: NDArray[np.float64]
+    ) -> Iterator[dict[str, Any]]:
+        """Yield the columns of each label in a table of predictions of N images.
+
+        These are ``<label> probability``, ``<label> threshold``, ``<label> positive`` (whether the
+        probability, not the calibrated one, reaches the threshold), ``<label> calibrated`` (the
+        probability after Platt scaling; NaN for a label without one) and ``<label> answer``
+        ("present", "absent" or "unsure"; missing for a label without answers). All are missing for
+        a label that was not learned.
+
+        Args:
+            label_names: The C label names.
+            probability: Probabilities, (N, C); NaN where there is none.
+        """
+        import pandas as pd
+
+        calibrated, answers = self.calibrated(probability), self.answers(probability)
+        for c, label in enumerate(label_names):
+            positive = pd.Series(probability[:, c] >= self.thresholds[c], dtype="boolean")
+            yield {
+                f"{label} probability": probability[:, c],
+                f"{label} threshold": np.full(len(probability), self.thresholds[c]),
+                f"{label} positive": positive.mask(np.isnan(probability[:, c])),
+                f"{label} calibrated": calibrated[:, c],
+                f"{label} answer": [answer or None for answer in answers[:, c].tolist()],
+            }
 
 
-def write_predictions(
-    folder: Path,
-    predictions: Predictions,
-    *,
-    thresholds: Sequence[float],
-    platt: PlattScaling | None = None,
-) -> None:
+def write_predictions(folder: Path, predictions: Predictions, rules: DecisionRules) -> None:
     """Write ``predictions.csv``, with the columns of ``Predictions.to_pandas``.
 
     What is missing there is an empty cell. Calibrated probabilities have six digits, since they
@@ -165,7 +176,8 @@ def write_predictions(
     # As Python's objects, which are written several times as fast as numpy's.
     columns: list[Iterable[object]] = [column.tolist() for column in texts]
     truth = np.where(predictions.truth < 0, "", predictions.truth.astype(np.str_))
-    calibrated = predictions.calibrated(platt)
+    calibrated = rules.calibrated(predictions.probability)
+    answers = rules.answers(predictions.probability)
     for c, name in enumerate(predictions.label_names):
         header += [f"{name} {column}" for column in _LABEL_COLUMNS]
         probability = predictions.probability[:, c]
@@ -175,9 +187,10 @@ def write_predictions(
             continue
         columns += [
             probability.tolist(),
-            repeat(float(thresholds[c]), len(probability)),
-            (probability >= thresholds[c]).astype(np.int8).tolist(),
+            repeat(float(rules.thresholds[c]), len(probability)),
+            (probability >= rules.thresholds[c]).astype(np.int8).tolist(),
             ["" if p != p else f"{p:.6g}" for p in calibrated[:, c].tolist()],
+            answers[:, c].tolist(),
         ]
     with (folder / FILE).open("w", encoding="utf-8", newline="") as file:
         write_rows(file, [header])
@@ -187,7 +200,8 @@ def write_predictions(
 def read_predictions(folder: Path) -> Predictions:
     """Read ``predictions.csv`` of a run folder.
 
-    Thresholds and calibrated probabilities are part of the metrics; here they are only checked.
+    Thresholds, calibrated probabilities and answers follow from the metrics; here they are only
+    checked.
 
     Raises:
         RunError: The file is missing or damaged.
@@ -205,7 +219,7 @@ def _parse(lines: Iterator[list[str]]) -> Predictions:
     if header != [*_IMAGE_COLUMNS, *expected] or len({*names}) < max(1, len(names)):
         raise ValueError("its columns are not those of predictions")
     texts: tuple[list[str], ...] = tuple([] for _ in _IMAGE_COLUMNS)
-    truth, positive = array("b"), array("b")
+    truth, positive, answer = array("b"), array("b"), array("b")
     probability, threshold, calibrated = array("d"), array("d"), array("d")
     for line in lines:
         if len(line) != len(header):
@@ -217,6 +231,7 @@ def _parse(lines: Iterator[list[str]]) -> Predictions:
         threshold.extend(float(value or "nan") for value in line[start + 2 :: width])
         positive.extend(int(value or -1) for value in line[start + 3 :: width])
         calibrated.extend(float(value or "nan") for value in line[start + 4 :: width])
+        answer.extend(ANSWERS.index(value) for value in line[start + 5 :: width])
     ids, patients, studies, splits, sha256 = map(_as_array, texts)
     shape = (len(ids), len(names))
     predictions = Predictions(
@@ -230,7 +245,8 @@ def _parse(lines: Iterator[list[str]]) -> Predictions:
         probability=np.array(probability, dtype=np.float64).reshape(shape),
     )
     _check_derived(
-        predictions, *(np.array(v).reshape(shape) for v in (threshold, positive, calibrated))
+        predictions,
+        *(np.array(v).reshape(shape) for v in (threshold, positive, calibrated, answer)),
     )
     return predictions
 
@@ -240,6 +256,7 @@ def _check_derived(
     threshold: NDArray[np.float64],
     positive: NDArray[np.int8],
     calibrated: NDArray[np.float64],
+    answer: NDArray[np.int8],
 ) -> None:
     """Check the columns that follow from the probabilities, all of shape (N, C).
 
@@ -247,7 +264,7 @@ def _check_derived(
         ValueError: They contradict the probabilities, or each other.
     """
     learned = predictions.learned
-    missing = np.isnan(threshold) & (positive == -1) & np.isnan(calibrated)
+    missing = np.isnan(threshold) & (positive == -1) & np.isnan(calibrated) & (answer == 0)
     if not (missing | learned).all():
         raise ValueError("a label has no probabilities, but thresholds or decisions")
     in_range = (threshold >= 0) & (threshold <= 1)
@@ -259,6 +276,10 @@ def _check_derived(
     in_range = (calibrated >= 0) & (calibrated <= 1)
     if not (in_range | undefined.all(axis=0)).all():
         raise ValueError("calibrated probabilities must lie in [0, 1], or be missing for a label")
+    order = np.argsort(predictions.probability, axis=0)
+    ascending = np.diff(np.take_along_axis(answer, order, axis=0), axis=0) >= 0
+    if not (((answer > 0) == (answer[0] > 0)).all() and ascending[:, learned].all()):
+        raise ValueError("answers must go from absent through unsure to present, or be missing")
 
 
 def _as_array(texts: list[str]) -> NDArray[np.str_]:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from featurecache.errors import RunError, UsageError
 from featurecache.label_cells import require_same_policy
+from featurecache.metrics.conformal import ConformalLimits, read_answers
 from featurecache.metrics.metrics import LabelMap, Metrics, format_with_interval
 from featurecache.metrics.platt_scaling import PlattScaling, read_calibration
 from featurecache.metrics.predictive_values import Prevalence
@@ -30,7 +31,12 @@ from featurecache.runs.folder import (
     write_json,
 )
 from featurecache.runs.prediction import Images, find_images
-from featurecache.runs.predictions import Predictions, read_predictions, write_predictions
+from featurecache.runs.predictions import (
+    DecisionRules,
+    Predictions,
+    read_predictions,
+    write_predictions,
+)
 from featurecache.store.cache import Cache
 from featurecache.store.open import CacheLike, open_cache
 from featurecache.units import Units, require_same_units
@@ -68,6 +74,11 @@ class Model(Protocol):
     @property
     def calibration(self) -> PlattScaling | None:
         """Platt scaling of each label."""
+        ...
+
+    @property
+    def limits(self) -> ConformalLimits | None:
+        """Limits of the answers of each label."""
         ...
 
     @property
@@ -184,12 +195,12 @@ class Run:
         ``split``, ``sha256`` of the file ("" for a study) and, for each label,
         ``<label> truth`` (NaN for unknown), ``<label> probability``, ``<label> threshold``,
         ``<label> positive`` (whether the probability, not the calibrated one, reaches the
-        threshold) and ``<label> calibrated`` (the probability after Platt scaling; NaN for a label
-        without one, for the reason in ``metrics.calibration``). All but the truth are missing for a
-        label that was not learned.
+        threshold), ``<label> calibrated`` (the probability after Platt scaling; NaN for a label
+        without one, for the reason in ``metrics.calibration``) and ``<label> answer`` ("present",
+        "absent" or "unsure"; missing for a label without answers, for the reason in
+        ``metrics.answers``). All but the truth are missing for a label that was not learned.
         """
-        thresholds, platt = decision_rules(self)
-        return self.scored.to_pandas(thresholds=thresholds, platt=platt)
+        return self.scored.to_pandas(decision_rules(self))
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -350,15 +361,16 @@ class Run:
         )
 
 
-def decision_rules(run: Run) -> tuple[list[float], PlattScaling | None]:
-    """Return the thresholds and the Platt scaling of a run, in the order of its predictions.
-
-    The threshold of a label that was not learned is NaN.
-    """
+def decision_rules(run: Run) -> DecisionRules:
+    """Return what decides the labels of a run, in the order of its predictions."""
     labels = run.scored.label_names
     scores = [run.metrics.per_label[label] for label in labels]
     thresholds = [score.threshold if score.learned else float("nan") for score in scores]
-    return thresholds, read_calibration(run.metrics, labels)
+    return DecisionRules(
+        np.array(thresholds, dtype=np.float64),
+        read_calibration(run.metrics, labels),
+        read_answers(run.metrics.answers, labels),
+    )
 
 
 def write_run(run: Run, target: Path, write_weights: Callable[[Path], None] | None) -> None:
@@ -376,8 +388,7 @@ def write_run(run: Run, target: Path, write_weights: Callable[[Path], None] | No
     with new_run(target) as folder:
         write_config(folder, run.kind, run.config)
         write_json(folder / "metrics.json", run.metrics.to_json())
-        thresholds, platt = decision_rules(run)
-        write_predictions(folder, run.scored, thresholds=thresholds, platt=platt)
+        write_predictions(folder, run.scored, decision_rules(run))
         if run.provenance is not None:
             write_json(folder / PROVENANCE_FILE, run.provenance.to_json())
         if run.history:

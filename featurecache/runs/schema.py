@@ -84,6 +84,7 @@ class _Config(TypedDict, total=False):
     n_bootstrap: Count
     operating_point: str
     prevalence: float | dict[str, float] | None
+    coverage: float
     versions: dict[str, str]
     teacher: str | None
     label_map: dict[str, LabelMatch]

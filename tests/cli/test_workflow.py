@@ -13,7 +13,7 @@ from PIL import Image
 from sklearn.metrics import roc_auc_score
 
 import featurecache as fc
-from featurecache.metrics.platt_scaling import NOT_LEARNED
+from featurecache.metrics.label_support import NOT_LEARNED
 
 QUICK = ("--epochs", 5, "--n-bootstrap", 0, "--no-controls")
 """Options of a training of which any result will do."""

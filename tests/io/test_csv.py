@@ -11,7 +11,12 @@ from hypothesis import strategies as st
 
 from featurecache.io.csv import escape_formula, read_rows, unescape_formula, write_rows
 from featurecache.runs.folder import read_history, write_history
-from featurecache.runs.predictions import Predictions, read_predictions, write_predictions
+from featurecache.runs.predictions import (
+    DecisionRules,
+    Predictions,
+    read_predictions,
+    write_predictions,
+)
 
 prefixes = st.sampled_from(["", *"=+-@\t\r\n'\"＝＋－＠"])
 characters = st.characters(exclude_categories=["Cs"], exclude_characters="\0")
@@ -65,12 +70,12 @@ def test_predictions_contain_no_formulas(tmp_path: Path) -> None:
         truth=np.zeros((n, 2), dtype=np.int8),
         probability=np.full((n, 2), 1e-9),
     )
-    write_predictions(tmp_path, written, thresholds=[0.5, 0.5])
+    write_predictions(tmp_path, written, DecisionRules(np.array([0.5, 0.5])))
     header, *rows = read_as_spreadsheet(tmp_path / "predictions.csv")
     assert header[5] == "'=cmd|' /C calc'!A0 truth"
     for cell in [*header, *(cell for row in rows for cell in row[:4])]:
         assert cell[0] not in "=+-@\t\r\n"
-    assert rows[0][5:] == ["0", "1e-09", "0.5", "0", ""] * 2
+    assert rows[0][5:] == ["0", "1e-09", "0.5", "0", "", ""] * 2
     predictions = read_predictions(tmp_path)
     assert predictions.ids.tolist() == FORMULAS
     assert predictions.patients.tolist() == FORMULAS[::-1]
