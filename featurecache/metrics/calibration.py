@@ -1,4 +1,4 @@
-"""Calibration: calibration error, Brier score, calibration slope and intercept.
+"""Calibration: calibration error, Brier score, slope and intercept, calibration in the large.
 
 Intervals are analytic. Variances come from sums over patients, since images of a patient resemble
 each other, and quantiles are those of Student's t distribution, since few positive patients tell
@@ -6,7 +6,8 @@ little about a variance. ``benchmarks/calibration_coverage.py`` measures bias an
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from dataclasses import dataclass
+from typing import Any, Final, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -242,6 +243,93 @@ def calibration_intercepts(
     return intercepts
 
 
+def calibration_in_the_large(
+    truth: Labels, probability: Floats, patient_index: NDArray[np.intp], quantiles: Floats
+) -> Floats:
+    """Return the fraction of positives minus the mean probability of each label.
+
+    Args:
+        truth: As for ``calibration_errors``.
+        probability: As for ``calibration_errors``.
+        patient_index: As for ``calibration_errors``.
+        quantiles: As for ``calibration_errors``.
+
+    Returns:
+        (3, C) the differences and their lower and upper bounds.
+    """
+    totals = _Totals.of(truth, probability, patient_index)
+    differences = (totals.observed - totals.expected) / totals.n_known
+    variances = totals.variance(np.ones_like(differences)) / totals.n_known**2
+    return np.clip(_wald(differences, variances, quantiles), -1, 1)
+
+
+def observed_to_expected(
+    truth: Labels, probability: Floats, patient_index: NDArray[np.intp], quantiles: Floats
+) -> Floats:
+    """Return the number of positives over the sum of the probabilities of each label.
+
+    The interval is symmetric for the logarithm of the ratio (Debray et al., BMJ 356, 2017).
+
+    Args:
+        truth: As for ``calibration_errors``.
+        probability: As for ``calibration_errors``.
+        patient_index: As for ``calibration_errors``.
+        quantiles: As for ``calibration_errors``.
+
+    Returns:
+        (3, C) the ratios and their lower and upper bounds; NaN where either number is 0.
+    """
+    totals = _Totals.of(truth, probability, patient_index)
+    ratios = ratio(totals.observed, np.where(totals.observed > 0, totals.expected, 0))
+    variances = ratio(totals.variance(np.nan_to_num(ratios)), totals.observed**2)
+    return np.exp(_wald(np.log(ratios), variances, quantiles))
+
+
+@dataclass(frozen=True)
+class _Totals:
+    """Sums of C labels and probabilities over the known ones, (C,), and by P patients, (P, C)."""
+
+    n_known: Floats
+    observed: Floats
+    expected: Floats
+    observed_of: Floats
+    expected_of: Floats
+    of_independent: Floats
+    known_of: Floats
+
+    @classmethod
+    def of(cls, truth: Labels, probability: Floats, patient_index: NDArray[np.intp]) -> Self:
+        known = truth >= 0
+        n_patients = int(patient_index.max()) + 1
+
+        def by_patient(values: Floats) -> Floats:
+            columns = [_sums(patient_index, column, n_patients) for column in values.T]
+            return np.stack(columns, axis=1)
+
+        p = np.where(known, probability, 0)
+        observed_of, expected_of = by_patient((truth == 1).astype(np.float64)), by_patient(p)
+        return cls(
+            n_known=known.sum(axis=0).astype(np.float64),
+            observed=observed_of.sum(axis=0),
+            expected=expected_of.sum(axis=0),
+            observed_of=observed_of,
+            expected_of=expected_of,
+            of_independent=(p * (1 - p)).sum(axis=0),
+            known_of=by_patient(known.astype(np.float64)),
+        )
+
+    def variance(self, factor: Floats) -> Floats:
+        """Return the variances of observed minus factor times expected numbers, (C,).
+
+        They are over patients, and not smaller than those of independent images.
+        """
+        residual = self.observed_of - factor * self.expected_of
+        mean = residual.sum(axis=0) / self.n_known
+        of_patients = ((residual - mean * self.known_of) ** 2).sum(axis=0)
+        variances: Floats = np.maximum(of_patients, self.of_independent)
+        return variances
+
+
 def _known(
     truth: Labels, probability: Floats, patient_index: NDArray[np.intp]
 ) -> "list[tuple[Floats, Floats, NDArray[np.intp]]]":
@@ -349,6 +437,8 @@ _SCORES: Final = {
     "brier": brier_scores,
     "calibration_slope": calibration_slopes,
     "calibration_intercept": calibration_intercepts,
+    "observed_minus_predicted": calibration_in_the_large,
+    "observed_to_expected": observed_to_expected,
 }
 _AVERAGED: Final = ("error", "brier")
 

@@ -383,6 +383,8 @@ class CalibrationIntervals(Document):
     brier: Interval | None = None
     calibration_slope: FloatInterval | None = None
     calibration_intercept: FloatInterval | None = None
+    observed_minus_predicted: ChangeInterval | None = None
+    observed_to_expected: FloatInterval | None = None
 
 
 class CalibrationScores(Document):
@@ -398,6 +400,11 @@ class CalibrationScores(Document):
         calibration_intercept: What has to be added to the log odds for the mean probability to
             equal the fraction of positives: 0 if right, below 0 if probabilities are too high.
             None for averages.
+        observed_minus_predicted: Fraction of positives minus mean probability: calibration in the
+            large. None for averages.
+        observed_to_expected: Number of positives over the sum of the probabilities: 1 if right,
+            below 1 if probabilities are too high. None for averages, and where no positive is
+            expected.
         ci95: 95 % intervals; empty without bootstrap samples.
     """
 
@@ -405,6 +412,8 @@ class CalibrationScores(Document):
     brier: Score | None = None
     calibration_slope: float | None = None
     calibration_intercept: float | None = None
+    observed_minus_predicted: Change | None = None
+    observed_to_expected: float | None = None
     ci95: CalibrationIntervals = CalibrationIntervals()
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 from featurecache.metrics.platt_scaling import describe_platt
 from featurecache.report.load_runs import ScoredRun
-from featurecache.report.table import Table, format_interval, format_score
+from featurecache.report.table import Table, format_difference, format_interval, format_score
 from featurecache.wording import UNDEFINED
 
 _COLUMNS = (
@@ -80,6 +80,10 @@ def calibration_table(run: ScoredRun) -> Table | None:
                 format_interval(before.error, before.ci95.error),
                 format_interval(before.calibration_slope, before.ci95.calibration_slope),
                 format_interval(before.calibration_intercept, before.ci95.calibration_intercept),
+                format_difference(
+                    before.observed_minus_predicted, before.ci95.observed_minus_predicted
+                ),
+                format_interval(before.observed_to_expected, before.ci95.observed_to_expected),
                 format_score(before.brier),
                 format_interval(after.error, after.ci95.error),
                 "; ".join(reasons),
@@ -93,6 +97,8 @@ def calibration_table(run: ScoredRun) -> Table | None:
             "error",
             "slope",
             "intercept",
+            "observed minus predicted",
+            "observed / expected",
             "Brier score",
             "error after Platt scaling",
             "note",

@@ -10,9 +10,11 @@ from sklearn.metrics import brier_score_loss
 from featurecache.metrics.calibration import (
     brier_scores,
     calibration_errors,
+    calibration_in_the_large,
     calibration_intercepts,
     calibration_slopes,
     measure_calibration,
+    observed_to_expected,
     t_quantiles,
 )
 from featurecache.metrics.label_support import PatientSupport, patient_support
@@ -162,6 +164,40 @@ def test_separated_or_equal_probabilities_have_no_slope(probability):
     assert np.isnan(calibration_slopes(truth, p, np.arange(4), QUANTILES)).all()
     value, low, high = calibration_intercepts(truth, p, np.arange(4), QUANTILES)[:, 0]
     assert low < value < high
+
+
+def test_calibration_in_the_large_computed_by_hand():
+    truth = np.array([[1, 1, 0, 0, -1]]).T
+    p = np.array([[0.5, 0.3, 0.3, 0.1, 0.9]]).T
+    patients = np.array([0, 0, 1, 2, 3])
+    difference = calibration_in_the_large(truth, p, patients, np.array([2.0]))[:, 0]
+    # Patients have 1.2 more positives than expected, 0.3 fewer and 0.1 fewer, with 0.2 per image.
+    error = np.sqrt((1.2 - 2 * 0.2) ** 2 + (-0.3 - 0.2) ** 2 + (-0.1 - 0.2) ** 2) / 4
+    assert difference == pytest.approx([0.2, 0.2 - 2 * error, 0.2 + 2 * error])
+    quotient = observed_to_expected(truth, p, patients, np.array([2.0]))[:, 0]
+    factor = 2 / 1.2
+    residuals = [2 - factor * 0.8, -factor * 0.3, -factor * 0.1]
+    independent = (p * (1 - p))[:4].sum()  # here it is the larger of the two
+    assert np.square(residuals).sum() < independent
+    error = np.sqrt(independent) / 2
+    assert quotient == pytest.approx([factor, *(factor * np.exp([-2 * error, 2 * error]))])
+
+
+@pytest.mark.parametrize("base", [-2.0, -3.0])
+def test_calibration_in_the_large_of_right_probabilities_is_covered(base):
+    covered = []
+    for seed in range(150):
+        truth, p, patients = simulate(seed, 120, base=base)
+        quantiles = t_quantiles(patient_support(truth, patients))
+        for score, right in ((calibration_in_the_large, 0), (observed_to_expected, 1)):
+            _, low, high = score(truth, p, patients, quantiles)[:, 0]
+            covered.append(low <= right <= high)
+    assert np.mean(covered) > 0.93
+
+
+def test_no_expected_positives_have_no_ratio():
+    truth, p = np.array([[1], [0]]), np.zeros((2, 1))
+    assert np.isnan(observed_to_expected(truth, p, np.arange(2), np.ones(1))).all()
 
 
 def test_quantiles_are_of_the_rarer_kind_of_patient():
