@@ -14,6 +14,7 @@ from featurecache.errors import RunError, UsageError
 from featurecache.label_cells import BLANK, UNCERTAIN, UNKNOWN, LabelPolicy, require_same_policy
 from featurecache.metrics.bootstrap import PatientResamples, bootstrap_metrics, none_if_nan
 from featurecache.metrics.document import Change, ChangeInterval, Score
+from featurecache.metrics.holm import holm
 from featurecache.metrics.jackknife import (
     NO_ERROR,
     degrees_of_freedom,
@@ -430,16 +431,6 @@ def compare_scored(scored: Sequence[ScoredImages]) -> Comparison:
         n_tests=_correct_p_values(comparisons, int(support.enough.sum())),
         comparisons=comparisons,
     )
-
-
-def holm(p_values: Sequence[float]) -> list[float]:
-    """Return p values with Holm's step-down correction, in the order given."""
-    order = np.argsort(p_values, kind="stable")
-    factors = len(p_values) - np.arange(len(p_values))
-    stepped = np.maximum.accumulate(np.asarray(p_values, dtype=np.float64)[order] * factors)
-    corrected = np.empty(len(p_values))
-    corrected[order] = np.minimum(stepped, 1)
-    return list(corrected.tolist())
 
 
 def require_same_images(first: ScoredImages, other: ScoredImages) -> None:

@@ -33,6 +33,7 @@ _BEHIND: Final = {
     "precision": "predicted",
     "recall": "positive",
     "specificity": "negative",
+    "fpr": "negative",
     "npv": "not_predicted",
     "f1": "in_f1",
     "accuracy": "known",
@@ -126,27 +127,47 @@ def label_intervals(
     Returns:
         Lower and upper bounds, (C,) each; NaN where the value is.
     """
+    return score_intervals(metric, values, _variance(samples), patients)
+
+
+def score_intervals(
+    metric: str,
+    values: Floats,
+    variances: Floats,
+    patients: EffectivePatients,
+    *,
+    error: float | Floats = 0.05,
+) -> tuple[Floats, Floats]:
+    """Return the score intervals of one metric of C labels, from variances over patients.
+
+    Args:
+        metric: Name of the metric, such as "auroc".
+        values: (C,) values.
+        variances: (C,) their variances over patients, of a bootstrap or of sums over patients.
+        patients: Patients behind the C values.
+        error: The share of intervals that may miss the true value, or such shares, (C,).
+
+    Returns:
+        Lower and upper bounds, (C,) each; NaN where the value is.
+    """
     from scipy.special import stdtrit
 
     n_patients = patients.behind(metric)
-    squared_t = stdtrit(PRIOR_DF + n_patients - 1, 0.975) ** 2
-    correction = _correction(metric, values, samples, patients)
+    squared_t = stdtrit(PRIOR_DF + n_patients - 1, 1 - np.asarray(error) / 2) ** 2
+    correction = _correction(metric, values, variances, patients)
 
     def too_far(theta: Floats) -> NDArray[np.bool_]:
         allowed = squared_t * correction * variance(metric, theta, patients)
         far: NDArray[np.bool_] = (values - theta) ** 2 > allowed
         return far
 
-    def bound(far: Floats) -> Floats:
-        """Search between each value and an end of [0, 1]."""
-        near = values
-        for _ in range(_BISECTIONS):
-            middle = (far + near) / 2
-            outside = too_far(middle)
-            far, near = np.where(outside, middle, far), np.where(outside, near, middle)
-        return near
-
-    return bound(np.zeros_like(values)), bound(np.ones_like(values))
+    # Both searches at once, between each value and either end of [0, 1].
+    near, far = np.stack([values, values]), np.stack([np.zeros_like(values), np.ones_like(values)])
+    for _ in range(_BISECTIONS):
+        middle = (far + near) / 2
+        outside = too_far(middle)
+        far, near = np.where(outside, middle, far), np.where(outside, near, middle)
+    return near[0], near[1]
 
 
 def macro_interval(
@@ -179,7 +200,8 @@ def macro_interval(
     if len(values) == 1 and trainings is None:
         return float(low[0]), float(high[0])
     middle = (low + high) / 2
-    corrected = _correction(metric, values, samples, patients) * variance(metric, middle, patients)
+    correction = _correction(metric, values, _variance(samples), patients)
+    corrected = correction * variance(metric, middle, patients)
     errors = np.sqrt(corrected) / len(values)
     of_patients = float(errors @ _correlation(samples) @ errors)
     expected = float(middle.mean())
@@ -245,12 +267,12 @@ def variance(metric: str, theta: Floats, patients: EffectivePatients) -> Floats:
 
 
 def _correction(
-    metric: str, values: Floats, samples: Floats, patients: EffectivePatients
+    metric: str, values: Floats, variances: Floats, patients: EffectivePatients
 ) -> Floats:
     """Return the (C,) factors that correct the formula of the variance."""
     n_patients = patients.behind(metric)
     # n / (n - 1) times the bootstrap's variance is unbiased; with n - 1 as its weight, n is left.
-    bootstrap = n_patients * ratio(_variance(samples), variance(metric, values, patients))
+    bootstrap = n_patients * ratio(variances, variance(metric, values, patients))
     # At 0 and 1 neither the formula nor the bootstrap says anything of the other.
     bootstrap = np.where(np.isnan(bootstrap), n_patients - 1, bootstrap)
     correction: Floats = (PRIOR_DF + bootstrap) / (PRIOR_DF + n_patients - 1)

@@ -9,9 +9,10 @@ from scipy import stats
 from sklearn.metrics import roc_auc_score
 
 from featurecache.errors import RunError, UsageError
-from featurecache.evaluation.comparison import compare, compare_scored, holm, join_images
+from featurecache.evaluation.comparison import compare, compare_scored, join_images
 from featurecache.evaluation.evaluate import evaluate
 from featurecache.evaluation.split_data import SplitData
+from featurecache.metrics.holm import holm
 from featurecache.metrics.metrics import SeedSpread
 from featurecache.report.results_section import differences_table
 from featurecache.runs.predictions import Predictions
