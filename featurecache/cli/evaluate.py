@@ -55,6 +55,26 @@ def evaluate(
         str, typer.Option(help="Images to score: test (those of the test split) or all.")
     ] = "test",
     prevalence: PrevalenceTexts = None,
+    by: Annotated[
+        str,
+        typer.Option(
+            help="Groups of images whose AUROC, TPR and FPR are compared: sex, view, age with "
+            "bins, and columns of --groups, joined by commas, such as sex,age:0-18-40-65-.",
+            metavar="NAME,...",
+        ),
+    ] = "",
+    groups: Annotated[
+        Path | None,
+        typer.Option(help="Table with the column id and further columns for --by.", metavar="FILE"),
+    ] = None,
+    negatives: Annotated[
+        str,
+        typer.Option(
+            help="Negatives that labels are scored against: all, healthy (images without any "
+            "finding) or diseased (images with another finding).",
+            metavar="WHICH",
+        ),
+    ] = "all",
     out: OptionalRun = None,
     n_bootstrap: NBootstrap = 1000,
     *,
@@ -87,6 +107,9 @@ def evaluate(
         label_map=parse_groups(label_map, "--label-map"),
         split=split,
         prevalence=parse_prevalence(prevalence),
+        by=by,
+        groups=groups,
+        negatives=negatives,
         n_bootstrap=n_bootstrap,
     )
     _print_matches(result.metrics.label_map or {}, opened.labels.names)

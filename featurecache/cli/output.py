@@ -359,7 +359,11 @@ def print_metrics(title: str, metrics: "Metrics", printed: set[str]) -> None:
     from featurecache.metrics.label_support import MIN_PATIENTS
     from featurecache.metrics.platt_scaling import describe_platt
     from featurecache.report.controls_table import controls_table
-    from featurecache.report.operating_tables import prevalence_table
+    from featurecache.report.operating_tables import (
+        prevalence_table,
+        retuned_table,
+        subgroup_tables,
+    )
 
     with_intervals, plain = ("auroc", "auprc", "f1"), ("precision", "recall", "specificity")
 
@@ -410,8 +414,15 @@ def print_metrics(title: str, metrics: "Metrics", printed: set[str]) -> None:
         print_table(
             "this run and trivial baselines", ["", *controls.columns[1:]], controls.rows, optional=5
         )
-    if (stated := prevalence_table("this run", metrics)) is not None:
-        print_table(stated.caption, ["", *stated.columns[1:]], stated.rows)
+    for table in (
+        prevalence_table("this run", metrics),
+        retuned_table("this run", metrics),
+        *subgroup_tables("this run", metrics),
+    ):
+        if table is not None:
+            print_table(table.caption, table.columns, table.rows, prose=("note",))
+    if metrics.retuned is not None and metrics.retuned.reason is not None:
+        print_result(f"no retuned thresholds: {metrics.retuned.reason}")
     if metrics.calibration is not None:
         before, after = metrics.calibration.macro.before, metrics.calibration.macro.after
         fitted = "of the training run" if metrics.label_map else "fitted on validation images"

@@ -1,7 +1,9 @@
 """External validation: a trained model evaluated on the cache of another data set."""
 
-from collections.abc import Callable, Sequence
-from typing import Literal, get_args
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,21 +16,28 @@ from featurecache.evaluation.from_cache import (
     cache_reference,
     predictions_from,
 )
+from featurecache.evaluation.groups import group_rows
 from featurecache.evaluation.label_matching import match_labels, match_warnings
+from featurecache.evaluation.negatives import check_negatives, keep_negatives
 from featurecache.evaluation.simple_predictors import any_finding_from_scores
 from featurecache.evaluation.split_data import SplitData
 from featurecache.label_cells import any_of
 from featurecache.metrics.conformal import ConformalLimits
-from featurecache.metrics.metrics import LabelMap
+from featurecache.metrics.metrics import LabelMap, Metrics
 from featurecache.metrics.platt_scaling import PlattScaling, log_odds
 from featurecache.metrics.predictive_values import Prevalence, stated_prevalence
-from featurecache.metrics.thresholds import F1, OperatingPoint
+from featurecache.metrics.retuned import Retuned, measure_retuned
+from featurecache.metrics.subgroups import Subgroups, measure_subgroups
+from featurecache.metrics.thresholds import F1, OperatingPoint, choose_thresholds
 from featurecache.provenance.leaks import require_unseen
 from featurecache.provenance.names import base_name
 from featurecache.provenance.provenance import Provenance
 from featurecache.runs.run import Run
 from featurecache.store.cache import Cache
 from featurecache.wording import undefined_metrics
+
+if TYPE_CHECKING:
+    from featurecache.evaluation.groups import TableLike
 
 Split = Literal["test", "all"]
 
@@ -65,6 +74,9 @@ def validate_external(
     label_map: LabelMap | None = None,
     split: str = "test",
     prevalence: Prevalence | None = None,
+    by: str | Sequence[str] = (),
+    groups: "TableLike | None" = None,
+    negatives: str = "all",
     warnings: Sequence[str] = (),
     n_bootstrap: int = 1000,
 ) -> Run:
@@ -89,6 +101,9 @@ def validate_external(
             name or meaning, see ``match_labels``.
         split: "test" or "all".
         prevalence: Share of positives for which predictive values are stated; see ``Run.evaluate``.
+        by: Attributes whose groups are measured; see ``Run.evaluate``.
+        groups: Table of further attributes; see ``Run.evaluate``.
+        negatives: Which negatives are scored; see ``Run.evaluate``.
         warnings: Further caveats to record.
         n_bootstrap: Number of bootstrap samples over patients.
 
@@ -100,6 +115,7 @@ def validate_external(
         UsageError: There is nothing to score, no label matches or was learned, or the model was
             trained on images that would be scored.
     """
+    check_negatives(negatives)
     cache.require_labels()
     present = cache.labels.names
     matches = match_labels(
@@ -110,6 +126,7 @@ def validate_external(
         datasets=[source.header.dataset for source in cache.sources],
     )
     rows = external_rows(cache, split)
+    grouped = group_rows(cache, rows, by, groups) if by else None
     leak_warnings = [
         warning
         for records in cache.records(rows)
@@ -128,6 +145,7 @@ def validate_external(
         ],
         axis=1,
     )
+    truth = keep_negatives(truth, negatives, of_data_set=cache.labels.values, label_names=present)
     is_learned = np.array([learned is None or learned[source] for source in sources])
     not_learned = [label for label, known in zip(matches, is_learned, strict=True) if not known]
     reason = f"not learned by {name}, which had no positive or no negative training image"
@@ -165,6 +183,14 @@ def validate_external(
         prevalence=prevalence,
         n_bootstrap=n_bootstrap,
     )
+    val = cache.learning_rows("val") if split == "test" else rows[:0]
+    metrics = metrics.replace(
+        split=split,
+        label_map=matches,
+        negatives=negatives,
+        retuned=_retune(replace(data, val=val), probability, operating_point, split),
+        subgroups=None if grouped is None else _subgroups(data, probability, metrics, grouped),
+    )
     return Run(
         kind="external",
         config={
@@ -176,10 +202,71 @@ def validate_external(
             "operating_point": str(operating_point),
             "split": split,
             "prevalence": stated_prevalence(prevalence),
+            "by": [by] if isinstance(by, str) else list(by),
+            "groups": str(groups) if isinstance(groups, str | os.PathLike) else None,
+            "negatives": negatives,
             "n_bootstrap": n_bootstrap,
             "cache": cache_reference(cache),
         },
-        metrics=metrics.replace(split=split, label_map=matches),
+        metrics=metrics,
         scored=predictions_from(cache, data, probability),
         default_name=f"{name.rstrip('/').rpartition('/')[2]}-on-{cache.path.parent.name}",
     )
+
+
+def _retune(
+    data: SplitData, probability: NDArray[np.float64], point: OperatingPoint, split: str
+) -> Retuned:
+    """Measure the thresholds that the rule of the training chooses on validation images here.
+
+    Args:
+        data: Labels, patients and splits.
+        probability: Probabilities of shape (N, C).
+        point: The rule.
+        split: What is scored: "test" or "all".
+    """
+    if not len(data.val):
+        reason = "all images are scored, so that none are left to choose thresholds on"
+        if split == "test":
+            reason = "the data set has no validation images to choose thresholds on"
+        return Retuned(operating_point=str(point), reason=reason, per_label={})
+    truth = data.truth[data.val]
+    chosen = choose_thresholds(truth, probability[data.val], point)
+    reasons = np.where((truth == 1).any(axis=0), "negative", "positive")
+    return Retuned(
+        operating_point=str(point),
+        per_label=measure_retuned(
+            data.truth[data.test],
+            probability[data.test],
+            np.where(data.learned, chosen.values, np.nan),
+            label_names=data.label_names,
+            patients=data.patient[data.test],
+            reasons=[
+                f"no validation image is {kind}" if learned else "it was not learned"
+                for kind, learned in zip(reasons, data.learned, strict=True)
+            ],
+        ),
+    )
+
+
+def _subgroups(
+    data: SplitData,
+    probability: NDArray[np.float64],
+    metrics: Metrics,
+    grouped: Mapping[str, NDArray[np.str_]],
+) -> dict[str, Subgroups]:
+    """Measure the groups of each attribute at the thresholds of the run, for learned labels."""
+    names = [name for name, learned in zip(data.label_names, data.learned, strict=True) if learned]
+    thresholds = np.array([metrics.per_label[name].threshold for name in names])
+    scores = probability[np.ix_(data.test, np.flatnonzero(data.learned))]
+    return {
+        attribute: measure_subgroups(
+            data.truth[np.ix_(data.test, np.flatnonzero(data.learned))],
+            scores >= thresholds,
+            scores,
+            label_names=names,
+            patients=data.patient[data.test],
+            groups=groups,
+        )
+        for attribute, groups in grouped.items()
+    }

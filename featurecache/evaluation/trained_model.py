@@ -16,9 +16,7 @@ from featurecache.errors import FeaturecacheWarning, UsageError
 from featurecache.evaluation.external import validate_external
 from featurecache.images.gray_range import check_bit_depth
 from featurecache.metrics.conformal import ConformalLimits
-from featurecache.metrics.metrics import LabelMap
 from featurecache.metrics.platt_scaling import PlattScaling
-from featurecache.metrics.predictive_values import Prevalence
 from featurecache.metrics.thresholds import OperatingPoint
 from featurecache.progress import Progress
 from featurecache.provenance.provenance import Provenance
@@ -239,21 +237,14 @@ class TrainedModel(ABC):
         cache: CacheLike,
         *,
         name: str,
-        label_map: LabelMap | None = None,
-        split: str = "test",
-        prevalence: Prevalence | None = None,
-        n_bootstrap: int = 1000,
+        **options: Any,
     ) -> Run:
         """Evaluate on the cache of another data set; see ``Run.evaluate``.
 
         Args:
             cache: The cache, or its path.
             name: What the model is called in messages and in the new run's config.
-            label_map: Trained label to label, or labels, of the cache; None for those of the same
-                name or meaning.
-            split: "test" or "all".
-            prevalence: Share of positives for which predictive values are stated.
-            n_bootstrap: Number of bootstrap samples over patients.
+            **options: Arguments of ``Run.evaluate``.
         """
         if not isinstance(cache, Cache):
             cache = open_cache(cache, **asdict(self.units))
@@ -271,9 +262,6 @@ class TrainedModel(ABC):
             calibration=self.calibration,
             limits=self.limits,
             provenance=self.provenance,
-            label_map=label_map,
-            split=split,
-            prevalence=prevalence,
             warnings=[
                 *(f"in the training of {name}, {caveat}" for caveat in self.learning_caveats),
                 *(
@@ -282,7 +270,7 @@ class TrainedModel(ABC):
                     for difference in differences
                 ),
             ],
-            n_bootstrap=n_bootstrap,
+            **options,
         )
 
 

@@ -112,7 +112,8 @@ class _Difference:
 
     def bounds(self, error: float | Floats) -> tuple[Floats, Floats, Floats]:
         """Return the differences and their lower and upper bounds."""
-        low, high = self.both.intervals(error=error if np.isscalar(error) else np.tile(error, 2))
+        errors = np.broadcast_to(error, len(self.correlation))
+        low, high = self.both.intervals(error=np.tile(errors, 2))
         (one, two), (low1, low2), (high1, high2) = (
             np.split(values, 2) for values in (self.both.values, low, high)
         )

@@ -24,6 +24,8 @@ from featurecache.metrics.document import (
     Score,
 )
 from featurecache.metrics.predictive_values import PredictiveValues
+from featurecache.metrics.retuned import Retuned
+from featurecache.metrics.subgroups import Subgroups
 from featurecache.wording import count_noun, count_scored
 
 LabelMap = Mapping[str, str | Sequence[str]]
@@ -584,6 +586,10 @@ class Metrics(Scores):
         text_gain: What the label texts contribute; None for methods without text.
         seeds: Means over seeds, the metrics to report; None for a single seed. All other metrics
             are those of the first seed.
+        retuned: For external validation, what thresholds chosen on that data set would change.
+        negatives: Which negatives each label is scored against: "all", "healthy" or "diseased".
+        subgroups: For external validation, metrics of groups of images by attribute, such as "sex";
+            None where none were asked for.
         label_map: For external validation, what each trained label is scored against.
         warnings: What a reader of these numbers has to know.
     """
@@ -606,6 +612,9 @@ class Metrics(Scores):
     classes: ClassScores | None = None
     text_gain: TextGain | None = None
     seeds: SeedSpread | None = None
+    retuned: Retuned | None = None
+    negatives: Literal["all", "healthy", "diseased"] = "all"
+    subgroups: dict[str, Subgroups] | None = None
     label_map: dict[str, LabelMatch] | None = None
     warnings: list[str] = Field(default_factory=list)
 

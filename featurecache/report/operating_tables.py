@@ -1,7 +1,9 @@
 """Tables of a run at its operating point, for the report and the commands."""
 
 from featurecache.metrics.metrics import Metrics
+from featurecache.metrics.subgroups import GroupScore, Subgroups
 from featurecache.report.table import Table, format_interval, format_score
+from featurecache.wording import UNDEFINED, count_noun
 
 
 def operating_table(name: str, metrics: Metrics) -> Table:
@@ -60,6 +62,110 @@ def prevalence_table(name: str, metrics: Metrics) -> Table | None:
     )
 
 
+def retuned_table(name: str, metrics: Metrics) -> Table | None:
+    """Return the thresholds of the training beside retuned ones; None where there are none.
+
+    Args:
+        name: Name of the run.
+        metrics: Its metrics.
+    """
+    if metrics.retuned is None or not metrics.retuned.per_label:
+        return None
+    rows = []
+    for label, retuned in metrics.retuned.per_label.items():
+        carried = metrics.per_label[label]
+        rows.append(
+            [
+                label,
+                format_score(carried.threshold),
+                format_interval(carried.recall, carried.interval("recall")),
+                format_interval(carried.specificity, carried.interval("specificity")),
+                format_score(retuned.threshold),
+                format_interval(retuned.recall, retuned.ci95.recall),
+                format_interval(retuned.specificity, retuned.ci95.specificity),
+                retuned.reason or "",
+            ]
+        )
+    return Table(
+        f"{name}: thresholds of the training, and retuned ones that the same rule "
+        f"({metrics.retuned.operating_point}) chooses on this data set's validation images, with "
+        "95 % intervals over patients",
+        [
+            "label",
+            *("threshold", "sensitivity", "specificity"),
+            *("retuned", "sensitivity there", "specificity there"),
+            "note",
+        ],
+        rows,
+    )
+
+
+def subgroup_tables(name: str, metrics: Metrics) -> list[Table]:
+    """Return the groups of each attribute, and the largest gaps between them.
+
+    Args:
+        name: Name of the run.
+        metrics: Its metrics.
+    """
+    return [
+        table
+        for attribute, subgroups in (metrics.subgroups or {}).items()
+        for table in _tables_of_attribute(f"{name} by {attribute}", subgroups)
+    ]
+
+
+_METRICS = ("auroc", "tpr", "fpr")
+_NAMES = [name.upper() for name in _METRICS]
+
+
+def _tables_of_attribute(title: str, subgroups: Subgroups) -> list[Table]:
+    groups, gaps = [], []
+    for label, of_label in subgroups.per_label.items():
+        for group, scores in of_label.groups.items():
+            cells = [_with_star(getattr(scores, metric)) for metric in _METRICS]
+            counts = [f"{scores.n:,}", f"{scores.n_positive:,}"]
+            groups.append([label, group, *counts, *cells, scores.reason or ""])
+        for metric, gap in of_label.largest_gap.items():
+            worst = of_label.worst_group[metric]
+            gaps.append(
+                [
+                    label,
+                    metric.upper(),
+                    format_interval(gap.difference, gap.ci95),
+                    f"{gap.highest} over {gap.lowest}",
+                    f"{worst.group}: {format_interval(worst.value, worst.ci95)}",
+                ]
+            )
+    unknown = subgroups.n_unknown
+    left_out = f"; {count_noun(unknown, 'image is', 'images are')} in no group" if unknown else ""
+    tables = [
+        Table(
+            f"{title}, at the same thresholds, with 95 % intervals over patients{left_out}; * "
+            "differs from all other groups together (p < 0.05 after Holm's correction over "
+            f"{count_noun(subgroups.n_tests['auroc'], 'test')} of each metric)",
+            ["label", "group", "images", "positive", *_NAMES, "note"],
+            groups,
+        )
+    ]
+    if gaps:
+        tables.append(
+            Table(
+                f"{title}: largest gaps and worst groups, with 95 % intervals that hold for all "
+                "pairs and all groups at once",
+                ["label", "metric", "largest gap", "between", "worst group"],
+                gaps,
+            )
+        )
+    return tables
+
+
+def _with_star(score: GroupScore | None) -> str:
+    if score is None:
+        return UNDEFINED
+    star = " *" if score.p_holm is not None and score.p_holm < 0.05 else ""
+    return format_interval(score.value, score.ci95) + star
+
+
 def operating_tables(name: str, metrics: Metrics) -> list[Table]:
     """Return all tables of a run at its operating point that it has.
 
@@ -67,5 +173,9 @@ def operating_tables(name: str, metrics: Metrics) -> list[Table]:
         name: Name of the run.
         metrics: Its metrics.
     """
-    tables = [operating_table(name, metrics), prevalence_table(name, metrics)]
+    tables = [
+        operating_table(name, metrics),
+        prevalence_table(name, metrics),
+        retuned_table(name, metrics),
+    ]
     return [table for table in tables if table is not None and table.rows]

@@ -43,6 +43,9 @@ def _run_commands(
         yield from _finetune_commands(config, out, parents)
         return
     if kind == "external":
+        columns = [name.partition(":")[0] for name in ",".join(config.get("by") or ()).split(",")]
+        if not config.get("groups") and set(columns) - {"", "sex", "age", "view"}:
+            yield _comment("the table of groups was made in Python")
         yield from _commands_of_folder(str(config.get("run")), parents, ("head", "finetune"))
     cache = config.get("cache", {})
     prompts = (config.get("prompts") or {}).get("name")
@@ -187,6 +190,9 @@ def _evaluate_arguments(config: Config) -> list[str]:
             for target in match["labels"]
         ],
         "prevalence": _stated(config.get("prevalence")),
+        "by": ",".join(config.get("by") or ()) or None,
+        "groups": config.get("groups"),
+        "negatives": config.get("negatives"),
         "n_bootstrap": config.get("n_bootstrap"),
     }
     return ["evaluate", str(config.get("run")), *options(arguments, Run.evaluate)]

@@ -13,7 +13,7 @@ from featurecache.evaluation.comparison import (
 from featurecache.metrics.metrics import Calibration, Metrics
 from featurecache.report import plots
 from featurecache.report.load_runs import ScoredRun
-from featurecache.report.operating_tables import operating_tables
+from featurecache.report.operating_tables import operating_tables, subgroup_tables
 from featurecache.report.plot_registry import PlotRegistry
 from featurecache.report.plots import Estimate
 from featurecache.report.table import Table, format_difference, format_interval, format_score
@@ -37,6 +37,12 @@ def results_section(scored: Sequence[ScoredRun], registry: PlotRegistry) -> dict
         "differences": None,
         "not_comparable": [],
         "decisions": decisions_table(scored),
+        "retuned": [
+            (run.name, reason)
+            for run in scored
+            if run.metrics.retuned and (reason := run.metrics.retuned.reason)
+        ],
+        "subgroups": [t for run in scored for t in subgroup_tables(run.name, run.metrics)],
         "operating": [table for run in scored for table in operating_tables(run.name, run.metrics)],
         "classes": class_tables(scored),
     }

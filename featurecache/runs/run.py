@@ -108,10 +108,7 @@ class Model(Protocol):
         cache: CacheLike,
         *,
         name: str,
-        label_map: LabelMap | None = None,
-        split: str = "test",
-        prevalence: Prevalence | None = None,
-        n_bootstrap: int = 1000,
+        **options: Any,
     ) -> "Run":
         """Evaluate on another cache."""
         ...
@@ -276,6 +273,9 @@ class Run:
         label_map: LabelMap | None = None,
         split: str = "test",
         prevalence: Prevalence | None = None,
+        by: str | Sequence[str] = (),
+        groups: "str | os.PathLike[str] | pd.DataFrame | None" = None,
+        negatives: str = "all",
         n_bootstrap: int = 1000,
     ) -> "Run":
         """Evaluate the trained model on the cache of another data set (external validation).
@@ -291,6 +291,12 @@ class Run:
             split: "test", or "all" for every image of the cache.
             prevalence: Share of positives, above 0 and below 1, for which ``metrics.at_prevalence``
                 states PPV and NPV: a number for all labels, or numbers by label.
+            by: Attributes, such as ["sex", "age:0-18-40-65-", "view"], by whose groups
+                ``metrics.subgroups`` has AUROC, TPR and FPR at the same thresholds. Numbers need
+                bins, each of which has its lower edge.
+            groups: Table with the column ``id`` and further columns to group by, or its file.
+            negatives: Which negatives each label is scored against: "all"; "healthy", images
+                without any finding; or "diseased", images with another one. Others are unknown.
             n_bootstrap: Number of bootstrap samples over patients.
 
         Returns:
@@ -319,6 +325,9 @@ class Run:
             label_map=label_map,
             split=split,
             prevalence=prevalence,
+            by=by,
+            groups=groups,
+            negatives=negatives,
             n_bootstrap=n_bootstrap,
         )
 

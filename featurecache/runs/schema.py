@@ -85,6 +85,9 @@ class _Config(TypedDict, total=False):
     operating_point: str
     prevalence: float | dict[str, float] | None
     coverage: float
+    by: list[str]
+    groups: str | None
+    negatives: str
     versions: dict[str, str]
     teacher: str | None
     label_map: dict[str, LabelMatch]

@@ -112,8 +112,15 @@ def test_predict(workspace):
 
 
 def test_evaluate(workspace):
-    document = workspace.json("evaluate", "runs/linear", "--n-bootstrap", 20)
-    run = fc.load_run("runs/linear").evaluate(workspace.cache, n_bootstrap=20)
+    options = ("--by", "sex,view", "--negatives", "healthy", "--prevalence", "Mass=0.1")
+    document = workspace.json("evaluate", "runs/linear", "--n-bootstrap", 20, *options)
+    run = fc.load_run("runs/linear").evaluate(
+        workspace.cache,
+        n_bootstrap=20,
+        by=["sex", "view"],
+        negatives="healthy",
+        prevalence={"Mass": 0.1},
+    )
     assert document == as_json(run.metrics.to_json())
 
 

@@ -134,6 +134,7 @@ def test_evaluation_of_a_head_on_all_images_of_another_data_set(
         split="all",
         n_bootstrap=9,
         prevalence={"Oedema": 0.25},
+        negatives="diseased",
     )
     run.save("runs/other")
     commands = assert_reproduces("runs/other", first, tmp_path / "second")
