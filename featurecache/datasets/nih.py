@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from featurecache.datasets.boxes import read_boxes
+from featurecache.datasets.boxes import NIH_COLUMNS, NIH_NAMES, NIH_SIZE, read_boxes
 from featurecache.datasets.label_strings import label_matrix
 from featurecache.datasets.release import Listing, find_table, read_table
 from featurecache.datasets.scan import scan_folder, scan_tree
@@ -50,8 +50,6 @@ IMAGE_COLUMNS: Final = {
 """Columns that describe images, and their roles."""
 
 _BOXES: Final = "BBox_List_2017.csv"
-# The commas in "Bbox [x,y,w,h]" separate columns.
-_BOX_COLUMNS: Final = ("Image Index", "Finding Label", "Bbox [x", "y", "w", "h]")
 
 TRAIN_LIST = "train_val_list.txt"
 TEST_LIST = "test_list.txt"
@@ -103,7 +101,9 @@ def list_nih(root: Path) -> Listing:
         images["split"] = split
     boxes = None
     if boxes_file := find_table(root, _BOXES):
-        boxes = read_boxes(boxes_file, _BOX_COLUMNS, notes, names={"Infiltrate": "Infiltration"})
+        boxes = read_boxes(
+            boxes_file, NIH_COLUMNS, notes, names=NIH_NAMES, image_size=NIH_SIZE
+        )
     return Listing(
         file=csv,
         images=images,

@@ -17,7 +17,7 @@ def test_phantom_is_generated_once(run, tiny_clip, user_cache):
     assert first.code == 0, first.stderr
     assert "SYNTHETIC" in first.stderr
     assert "generate images" in first.stderr
-    assert (user_cache / "phantom-v1-20-224-seed0").is_dir()
+    assert (user_cache / "phantom-v2-20-224-seed0").is_dir()
     again = run(*command, "--json")
     assert again.json[0]["reused"] == 20
     assert "generate images" not in again.stderr

@@ -356,7 +356,7 @@ def test_boxes_have_labels_and_belong_to_images(root: Path) -> None:
     boxes.write_text("\n".join([header, *rows]))
     dataset = load_dataset("nih", root)
     assert dataset.boxes.to_numpy().tolist() == [
-        ["00000002_001.png", "Infiltration", 225.0, 547.5, 86.5, 79.0]
+        ["00000002_001.png", "Infiltration", 225.0, 547.5, 86.5, 79.0, 1024.0, 1024.0]
     ]
     described = {"boxes": 1, "images": 1, "labels": {"Infiltration": 1}}
     assert dataset.describe()["boxes"] == described

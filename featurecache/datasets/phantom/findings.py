@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
+from typing import Final
 
 import numpy as np
 
@@ -15,8 +16,10 @@ ChangeAnatomy = Callable[[Anatomy, float], Anatomy]
 ChangeLayers = Callable[[Chest, float, np.random.Generator], None]
 """Changes the layers of a chest, given a severity in (0, 1] and a generator for the finding."""
 
+HEART_FINDING: Final = "Cardiomegaly"
+
 ANATOMY_FINDINGS: Mapping[str, ChangeAnatomy] = MappingProxyType(
-    {"Cardiomegaly": organs.cardiomegaly, "Emphysema": organs.emphysema}
+    {HEART_FINDING: organs.cardiomegaly, "Emphysema": organs.emphysema}
 )
 
 LAYER_FINDINGS: Mapping[str, ChangeLayers] = MappingProxyType(

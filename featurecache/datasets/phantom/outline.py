@@ -83,22 +83,27 @@ class Outline:
         drop = 0.255 if side == RIGHT else 0.235
         return side * (self.anatomy.vessels_width + 0.036), self.anatomy.apex + drop
 
-    def mediastinum(self) -> Field:
-        """Return the fraction of the lungs' air displaced by heart and great vessels, 0 to 1.
+    def heart(self) -> tuple[Field, Field]:
+        """Return the normalized distances from the left ventricle and the right atrium.
 
         The width of the heart is a fraction of the rib cage; a third of it is right of the midline.
         """
         anatomy, plane = self.anatomy, self.plane
         width = 2 * anatomy.half_width * anatomy.heart
         middle, level = anatomy.turn, anatomy.dome - 0.30 * width + 0.035
-        great = anatomy.vessels_width
-        # Left ventricle, right atrium, aortic arch, pulmonary trunk.
         ventricle = ellipse_radius(
             plane, (0.15 * width + middle, level), (0.56 * width, 0.37 * width), anatomy.heart_tilt
         )
         atrium = ellipse_radius(
             plane, (-0.12 * width + middle, level), (0.23 * width, 0.33 * width)
         )
+        return ventricle, atrium
+
+    def mediastinum(self) -> Field:
+        """Return the fraction of the lungs' air displaced by heart and great vessels, 0 to 1."""
+        anatomy, plane = self.anatomy, self.plane
+        middle, great = anatomy.turn, anatomy.vessels_width
+        ventricle, atrium = self.heart()
         arch = ellipse_radius(
             plane, (0.55 * great + middle, anatomy.apex + 0.165), (anatomy.knob, 1.1 * anatomy.knob)
         )

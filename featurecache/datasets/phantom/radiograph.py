@@ -1,4 +1,4 @@
-"""Generate one radiograph."""
+"""Generate one radiograph, and the boxes around its findings."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,13 +10,27 @@ from numpy.typing import NDArray
 from featurecache.datasets.nih import LABELS
 from featurecache.datasets.phantom.anatomy import Patient, anatomy_in_view, build_anatomy
 from featurecache.datasets.phantom.chest import build_chest
-from featurecache.datasets.phantom.findings import ANATOMY_FINDINGS, LAYER_FINDINGS
+from featurecache.datasets.phantom.findings import (
+    ANATOMY_FINDINGS,
+    HEART_FINDING,
+    LAYER_FINDINGS,
+)
 from featurecache.datasets.phantom.lateral import LATERAL_FINDING, lateral_layers
 from featurecache.datasets.phantom.randomness import Stream, random_stream
 from featurecache.datasets.phantom.shapes import Field, Plane, draw_lines, smoothstep
 from featurecache.errors import UnknownNameError, UsageError
 
 LATERAL: Final = "LATERAL"
+
+_BOX_LEVEL: Final = 0.25
+"""A box holds the pixels that a finding changes by this fraction of its largest change."""
+_BOX_GAP: Final = 0.02
+"""Regions that are closer than twice this fraction of the image share a box."""
+_BOX_AREA: Final = 0.05
+"""Regions of a smaller area, as a fraction of the finding's largest, have no box."""
+
+Box = tuple[str, int, int, int, int]
+"""Finding, left and upper edge, width and height in pixels."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +82,30 @@ def draw_radiograph(
         UnknownNameError: If there is no such finding or view.
         UsageError: If a severity is not from 0 to 1, or the size is less than 32 pixels.
     """
+    return draw_with_boxes(patient, findings, view=view, seed=seed, size=size)[0]
+
+
+def draw_with_boxes(
+    patient: Patient, findings: Mapping[str, float], *, view: str, seed: int, size: int = 224
+) -> tuple[NDArray[np.uint8], list[Box]]:
+    """Generate one radiograph, and the boxes around what each finding changes in it.
+
+    A finding has a box for each of its regions. An enlarged heart is in one box; emphysema, which
+    changes the whole chest, has none, and neither have the findings of a lateral view.
+
+    Args:
+        patient: See ``draw_radiograph``.
+        findings: See ``draw_radiograph``.
+        view: See ``draw_radiograph``.
+        seed: See ``draw_radiograph``.
+        size: See ``draw_radiograph``.
+
+    Returns:
+        The pixels and the boxes.
+
+    Raises:
+        FeaturecacheError: See ``draw_radiograph``.
+    """
     _check_arguments(findings, view, size)
     present = {name: severity for name, severity in findings.items() if severity > 0}
     technique = _TECHNIQUES[view]
@@ -75,17 +113,39 @@ def draw_radiograph(
     if view == LATERAL:
         effusion = findings.get(LATERAL_FINDING, 0)
         attenuation, trunk = lateral_layers(plane, effusion=effusion, seed=seed)
-        return _expose(attenuation, trunk, plane, technique, seed)
+        return _expose(attenuation, trunk, plane, technique, seed), []
     anatomy = anatomy_in_view(build_anatomy(patient), view)
     for name, change_anatomy in ANATOMY_FINDINGS.items():
         if name in present:
             anatomy = change_anatomy(anatomy, present[name])
     chest = build_chest(anatomy, plane, seed=patient.seed)
+    boxes: list[Box] = []
+    if HEART_FINDING in present:
+        ventricle, atrium = chest.outline.heart()
+        boxes += _boxes(HEART_FINDING, np.minimum(ventricle, atrium) < 1)
+    attenuation = chest.attenuation()
     for name, change_layers in LAYER_FINDINGS.items():
         if name in present:
             rng = random_stream(seed, Stream.FINDINGS + LABELS.index(name))
             change_layers(chest, present[name], rng)
-    return _expose(chest.attenuation(), chest.trunk, plane, technique, seed)
+            before, attenuation = attenuation, chest.attenuation()
+            change = np.abs(attenuation - before)
+            boxes += _boxes(name, change > _BOX_LEVEL * change.max())
+    return _expose(attenuation, chest.trunk, plane, technique, seed), boxes
+
+
+def _boxes(name: str, mask: NDArray[np.bool_]) -> list[Box]:
+    """Return a box for each region of a mask."""
+    from scipy.ndimage import binary_dilation, find_objects, label
+
+    grown = binary_dilation(mask, iterations=max(1, round(_BOX_GAP * len(mask))))
+    regions = np.where(mask, label(grown)[0], 0)
+    areas = np.bincount(regions.ravel())[1:]
+    return [
+        (name, columns.start, rows.start, columns.stop - columns.start, rows.stop - rows.start)
+        for area, (rows, columns) in zip(areas, find_objects(regions), strict=True)
+        if area >= _BOX_AREA * areas.max()
+    ]
 
 
 def _check_arguments(findings: Mapping[str, float], view: str, size: int) -> None:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from featurecache.datasets.boxes import BOX_COLUMNS
 from featurecache.datasets.load import find_root, load_dataset
 from featurecache.datasets.nih import LABELS
 from featurecache.datasets.phantom import folder as phantom
@@ -35,7 +36,7 @@ def phantom_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The user's cache folder, with images that cost nothing to generate."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
     blank = np.zeros((8, 8), dtype=np.uint8)
-    monkeypatch.setattr(phantom, "draw_radiograph", lambda *_, **__: blank)
+    monkeypatch.setattr(phantom, "draw_with_boxes", lambda *_, **__: (blank, [("Mass", 1, 2, 3, 4)]))
     return tmp_path / "xdg" / "featurecache"
 
 
@@ -54,6 +55,19 @@ def test_phantom_is_read_by_the_nih_loader(generated: Path) -> None:
         with Image.open(generated / row.path) as image:
             assert image.mode == "L"
             assert np.array_equal(np.asarray(image), expected)
+
+
+def test_boxes_are_of_labels_that_the_image_has(generated: Path) -> None:
+    dataset = load_phantom(generated)
+    assert dataset.boxes.columns.tolist() == list(BOX_COLUMNS)
+    assert (dataset.boxes[["image_width", "image_height"]] == 48).all(axis=None)
+    positive = {
+        (image, label)
+        for image, values in dataset.labels.iterrows()
+        for label in values.index[values == 1]
+    }
+    boxed = set(zip(dataset.boxes["id"], dataset.boxes["label"], strict=True))
+    assert boxed == {(image, label) for image, label in positive if label != "Emphysema"}
 
 
 def test_only_lateral_images_of_two_views_show_an_effusion(tmp_path: Path) -> None:
@@ -114,7 +128,7 @@ def test_images_are_marked_as_synthetic(generated: Path) -> None:
     assert "SYNTHETIC" in dataset.notes[0]
     readme = (generated / "README.txt").read_text()
     assert "synthetic" in readme
-    assert "generator version 1 from seed 7" in readme
+    assert "generator version 2 from seed 7" in readme
 
 
 def test_generation_is_reproducible(generated: Path, tmp_path: Path) -> None:
@@ -178,8 +192,8 @@ def test_default_folder_is_generated_once_in_the_user_cache(
     phantom_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     root = find_root("phantom", None, n_images=20, seed=3)
-    assert root == phantom_cache / "phantom-v1-20-224-seed3"
-    monkeypatch.setattr(phantom, "draw_radiograph", pytest.fail)
+    assert root == phantom_cache / "phantom-v2-20-224-seed3"
+    monkeypatch.setattr(phantom, "draw_with_boxes", pytest.fail)
     assert find_root("phantom", None, n_images=20, seed=3) == root
     assert len(load_dataset("phantom", root, n_images=20, seed=3)) == 20
 
@@ -200,7 +214,7 @@ def test_temporary_folder_replaces_a_user_cache_that_cannot_be_written(
 
 
 def test_folder_names_differ_between_recipes() -> None:
-    recipes = [Recipe(), Recipe(images=50), Recipe(seed=1), Recipe(size=64), Recipe(generator=2)]
+    recipes = [Recipe(), Recipe(images=50), Recipe(seed=1), Recipe(size=64), Recipe(generator=3)]
     assert len({recipe.folder_name for recipe in recipes}) == len(recipes)
 
 
@@ -250,4 +264,4 @@ def test_default_phantom_has_600_images_of_seed_0(
     phantom_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(phantom, "generate_phantom", lambda *_, **__: None)
-    assert phantom_root(None, {}) == phantom_cache / "phantom-v1-600-224-seed0"
+    assert phantom_root(None, {}) == phantom_cache / "phantom-v2-600-224-seed0"

@@ -8,13 +8,13 @@ from hypothesis import strategies as st
 
 from featurecache.datasets.nih import LABELS
 from featurecache.datasets.phantom.anatomy import Patient
-from featurecache.datasets.phantom.radiograph import draw_radiograph
+from featurecache.datasets.phantom.radiograph import draw_radiograph, draw_with_boxes
 from featurecache.errors import UnknownNameError, UsageError
 
 PATIENT = Patient(age=50, sex="F", seed=3)
 
 DIGEST = "a455a55b16802660534a512d35803129383f68211702e95fa0519f83526f3a54"
-"""Of four images of generator version 1."""
+"""Of four images of generator versions 1 and 2."""
 
 EVERYTHING = {label: 0.4 + 0.04 * i for i, label in enumerate(LABELS)}
 
@@ -50,6 +50,28 @@ def test_pixels_match_the_generator_version() -> None:
         check=True,
     )
     assert run.stdout.strip() == DIGEST
+
+
+@pytest.mark.parametrize("label", [label for label in LABELS if label != "Emphysema"])
+def test_boxes_are_where_the_finding_changes_the_pixels(label: str) -> None:
+    pixels, boxes = draw_with_boxes(PATIENT, {label: 1.0}, view="PA", seed=5, size=96)
+    assert np.array_equal(pixels, image({label: 1.0}))
+    change = np.abs(pixels.astype(float) - image({}))
+    # A larger heart stays where it was, so that its middle changes little.
+    large = change > (0.25 if label == "Cardiomegaly" else 0.5) * change.max()
+    inside = np.zeros_like(large)
+    for name, left, top, width, height in boxes:
+        box = np.s_[top : top + height, left : left + width]
+        assert name == label
+        assert large[box].any()
+        inside[box] = True
+    assert large[inside].sum() > 0.9 * large.sum()
+    assert inside.mean() < 0.45
+
+
+def test_emphysema_and_lateral_views_have_no_boxes() -> None:
+    for findings, view in (({"Emphysema": 1.0}, "PA"), ({"Effusion": 1.0}, "LATERAL"), ({}, "AP")):
+        assert draw_with_boxes(PATIENT, findings, view=view, seed=5, size=96)[1] == []
 
 
 @pytest.mark.parametrize("view", ["PA", "AP"])
