@@ -101,9 +101,7 @@ def list_nih(root: Path) -> Listing:
         images["split"] = split
     boxes = None
     if boxes_file := find_table(root, _BOXES):
-        boxes = read_boxes(
-            boxes_file, NIH_COLUMNS, notes, names=NIH_NAMES, image_size=NIH_SIZE
-        )
+        boxes = read_boxes(boxes_file, NIH_COLUMNS, notes, names=NIH_NAMES, image_size=NIH_SIZE)
     return Listing(
         file=csv,
         images=images,

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from featurecache.encoders.checkpoint import Checkpoint
 from featurecache.encoders.encoder import Array, Encoder, library_versions, text_batches
+from featurecache.encoders.geometry import Geometry
 from featurecache.encoders.inference import InferenceNetwork, to_array, weights_dtype
 from featurecache.encoders.openvino import (
     OPENVINO_LIBRARIES,
@@ -250,6 +251,11 @@ class CheckpointEncoder(Encoder):
     def preprocess(self, image: "Image") -> Array:
         """See ``Encoder.preprocess``."""
         return self._processor(image) if self.has_images else super().preprocess(image)
+
+    @property
+    def geometry(self) -> Geometry | None:
+        """See ``Encoder.geometry``."""
+        return self._processor.geometry if self.has_images else None
 
     @property
     def picklable_preprocess(self) -> "Callable[[Image], Array] | None":

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from featurecache.encoders.geometry import Geometry
 from featurecache.errors import ImageError, UsageError
 from featurecache.execution import EXACT, Execution, Probe
 from featurecache.features import POOLED, PROJECTED, Features
@@ -222,6 +223,14 @@ class Encoder:
             UsageError: The encoder does not take images.
         """
         raise self._unsupported("preprocess", images=True)
+
+    @property
+    def geometry(self) -> Geometry | None:
+        """Which part of an image ``preprocess`` returns; None if that is not known.
+
+        Only with it can tokens be compared with boxes, or be drawn over the image.
+        """
+        return None
 
     @property
     def picklable_preprocess(self) -> "Callable[[Image], Array] | None":

@@ -22,6 +22,7 @@ from featurecache.encoders.checkpoint import (
 )
 from featurecache.encoders.checkpoint_encoder import CheckpointEncoder
 from featurecache.encoders.encoder import Array
+from featurecache.encoders.geometry import Geometry
 from featurecache.encoders.hub import TOKENIZER_PATTERNS, hub_folder, local_folder
 from featurecache.encoders.medclip_download import download_medclip
 from featurecache.encoders.medclip_network import (
@@ -34,7 +35,7 @@ from featurecache.encoders.medclip_network import (
     read_network,
     write_network,
 )
-from featurecache.encoders.preprocessing import check_resize
+from featurecache.encoders.preprocessing import check_resize, pad_to_canvas
 from featurecache.encoders.pretrained import load_tokenizer
 from featurecache.encoders.seeding import seeded
 from featurecache.encoders.trainable import ModuleGroups
@@ -52,6 +53,9 @@ LOG_SCALE_RANGE = (0.0, 4.6052)
 """MedCLIP clamps its learned log scale to at most ln(100)."""
 POOLED_STATES = (1, 2, -1)
 """Hidden states of BERT that are averaged."""
+
+PADDED = Geometry({"height": SIDE, "width": SIDE}, pad=True, min_side=SIDE)
+"""As published: on a black square of at least the side that the network sees."""
 
 TOKENIZER_NAME = "Bio_ClinicalBERT"
 TOKENIZER_HUB_ID = "emilyalsentzer/Bio_ClinicalBERT"
@@ -107,6 +111,11 @@ class MedclipEncoder(CheckpointEncoder):
         """See ``Encoder.use_resize``. As published, MedCLIP pads."""
         check_resize(resize)
         self.resize = "stretch" if resize == "stretch" else "published"
+
+    @property
+    def geometry(self) -> Geometry:
+        """See ``Encoder.geometry``."""
+        return PADDED if self.resize == "published" else Geometry(PADDED.size)
 
     def preprocess(self, image: "Image") -> Array:
         """See ``Encoder.preprocess``."""
@@ -207,13 +216,7 @@ class MedclipEncoder(CheckpointEncoder):
 
 
 def _preprocess(image: "Image") -> Array:
-    from PIL import Image
-
-    gray = image.convert("L")
-    side = max(SIDE, *gray.size)
-    square = Image.new("L", (side, side), 0)
-    square.paste(gray, ((side - gray.width) // 2, (side - gray.height) // 2))
-    return _normalize(square)
+    return _normalize(pad_to_canvas(image.convert("L"), PADDED.padded(*image.size)))
 
 
 def _normalize(image: "Image") -> Array:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from featurecache.encoders.checkpoint import Checkpoint
 from featurecache.encoders.checkpoint_encoder import CheckpointEncoder
 from featurecache.encoders.encoder import Array, Encoder
+from featurecache.encoders.geometry import Geometry
 from featurecache.encoders.preprocessing import check_resize
 from featurecache.errors import CheckpointError, UsageError
 from featurecache.features import Features
@@ -71,6 +72,17 @@ class OpenClipEncoder(CheckpointEncoder):
         self.resize = resize
         self._transform = self._make_transform()
 
+    @property
+    def geometry(self) -> Geometry | None:
+        """See ``Encoder.geometry``."""
+        side, mode = self._settings["size"], self._settings["resize_mode"]
+        height, width = (side, side) if isinstance(side, int) else side
+        if mode == "shortest":
+            if height != width:
+                return None
+            return Geometry({"shortest_edge": height}, (height, width), round_margins=True)
+        return Geometry({"height": height, "width": width}, pad=mode == "longest")
+
     def preprocess(self, image: "Image") -> Array:
         """See ``Encoder.preprocess``."""
         pixels: Array = self._transform(image.convert("RGB")).numpy()
@@ -112,6 +124,7 @@ class OpenClipEncoder(CheckpointEncoder):
             settings["size"] = model["vision_cfg"]["image_size"]
             if self.resize != "published":
                 settings |= {"resize_mode": _RESIZE_MODES[self.resize], "fill_color": 0}
+            self._settings = settings
             return image_transform_v2(PreprocessCfg(**settings), is_train=False)
         except (KeyError, TypeError) as error:
             raise CheckpointError(

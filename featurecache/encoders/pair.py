@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from featurecache.encoders.encoder import Array, Encoder
+from featurecache.encoders.geometry import Geometry
 from featurecache.execution import Execution
 from featurecache.features import Features
 
@@ -80,6 +81,11 @@ class PairEncoder(Encoder):
     def text_spec(self) -> Mapping[str, Any]:
         """The spec of the text encoder."""
         return self._text.text_spec
+
+    @property
+    def geometry(self) -> Geometry | None:
+        """See ``Encoder.geometry``."""
+        return self._vision.geometry
 
     def preprocess(self, image: "Image") -> Array:
         """See ``Encoder.preprocess``."""

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import numpy as np
 
 from featurecache.encoders.encoder import Array
+from featurecache.encoders.geometry import Geometry
 from featurecache.errors import CheckpointError, UnknownNameError
 
 if TYPE_CHECKING:
@@ -37,41 +38,32 @@ class Preprocessing:
     """Resize, crop, and look up normalized values.
 
     Attributes:
-        size: ``shortest_edge``, or ``height`` and ``width``, in pixels.
+        geometry: Where the pixels come from.
         resample: Pillow's number of the interpolation filter.
-        crop: (height, width) of the center crop; None for no crop.
         table: (3, 256) float32, the normalized value for each channel and pixel value.
-        pad: Whether the image is first padded with black to the proportions of ``size``.
     """
 
-    size: Mapping[str, int]
+    geometry: Geometry
     resample: int
-    crop: tuple[int, int] | None
     table: Array
-    pad: bool = False
 
     def resized(self, resize: str) -> "Preprocessing":
         """Return the preprocessing that fits whole images into the same size; see ``Resize``."""
         if resize == "published":
             return self
-        edge = self.size.get("shortest_edge", 0)
-        height, width = self.crop or (self.size.get("height", edge), self.size.get("width", edge))
-        size = {"height": height, "width": width}
-        return replace(self, size=size, crop=None, pad=resize == "pad")
-
-    def same_geometry(self, other: "Preprocessing") -> bool:
-        """Return whether another preprocessing moves every pixel to the same place."""
-        geometries = ((p.size, p.resample, p.crop, p.pad) for p in (self, other))
-        return next(geometries) == next(geometries)
+        size = self.geometry.size
+        edge = size.get("shortest_edge", 0)
+        height, width = self.geometry.crop or (size.get("height", edge), size.get("width", edge))
+        whole = Geometry({"height": height, "width": width}, pad=resize == "pad")
+        return replace(self, geometry=whole)
 
     def __call__(self, image: "Image") -> Array:
         """Return a gray (L) or RGB image as float32 of shape (3, H, W)."""
-        if self.pad:
-            image = pad_to_proportions(image, self.size["width"], self.size["height"])
-        image = image.resize(self._resized(*image.size), self.resample)
-        if self.crop is not None:
-            height, width = self.crop
-            left, top = self._center(image.width - width), self._center(image.height - height)
+        image = pad_to_canvas(image, self.geometry.padded(*image.size))
+        image = image.resize(self.geometry.resized(*image.size), self.resample)
+        if self.geometry.crop is not None:
+            height, width = self.geometry.crop
+            left, top = self.geometry.corner(*image.size)
             image = image.crop((left, top, left + width, top + height))
         values = np.asarray(image).reshape(image.height, image.width, -1)
         pixels = np.empty((3, image.height, image.width), dtype=np.float32)
@@ -80,17 +72,6 @@ class Preprocessing:
             # No index is out of bounds; the default mode would check that, in a copy.
             np.take(normalized, channel_values, out=pixels[channel], mode="clip")
         return pixels
-
-    def _center(self, margins: int) -> int:
-        """Return how much of two margins is cut off on the left, or at the top."""
-        return margins // 2
-
-    def _resized(self, width: int, height: int) -> tuple[int, int]:
-        edge = self.size.get("shortest_edge")
-        if edge is None:
-            return self.size["width"], self.size["height"]
-        longest = int(edge * max(width, height) / min(width, height))
-        return (edge, longest) if width <= height else (longest, edge)
 
 
 @dataclass(frozen=True)
@@ -107,9 +88,6 @@ class TorchvisionPreprocessing(Preprocessing):
         """See ``Preprocessing.__call__``."""
         return super().__call__(image.convert("L") if self.gray else image)
 
-    def _center(self, margins: int) -> int:
-        return round(margins / 2)
-
 
 def check_resize(resize: str) -> None:
     """Check that there is such a way to resize images.
@@ -121,13 +99,14 @@ def check_resize(resize: str) -> None:
         raise UnknownNameError("resize", resize, get_args(Resize))
 
 
-def pad_to_proportions(image: "Image", width: int, height: int) -> "Image":
-    """Center an image on the smallest black canvas of given proportions that contains it."""
+def pad_to_canvas(image: "Image", size: tuple[int, int]) -> "Image":
+    """Center an image on a black canvas of a width and height that contain it."""
     from PIL import Image
 
-    factor = max(image.width / width, image.height / height)
-    canvas = Image.new(image.mode, (round(width * factor), round(height * factor)), 0)
-    canvas.paste(image, ((canvas.width - image.width) // 2, (canvas.height - image.height) // 2))
+    if image.size == size:
+        return image
+    canvas = Image.new(image.mode, size, 0)
+    canvas.paste(image, ((size[0] - image.width) // 2, (size[1] - image.height) // 2))
     return canvas
 
 
@@ -151,9 +130,8 @@ def read_preprocessing(processor: Any) -> Preprocessing | None:
     skip = {key: False for key in ("do_resize", "do_center_crop") if key in steps}
     table = processor(images=all_values, return_tensors="np", **skip)["pixel_values"][0]
     return Preprocessing(
-        size=size,
+        geometry=Geometry(size, (int(crop["height"]), int(crop["width"])) if crop else None),
         resample=int(settings["resample"]),
-        crop=(int(crop["height"]), int(crop["width"])) if crop else None,
         table=np.ascontiguousarray(table, dtype=np.float32).reshape(3, 256),
     )
 
@@ -188,11 +166,14 @@ def timm_preprocessing(config: Mapping[str, Any], *, source: str) -> Torchvision
     mean, std = (np.asarray(config[key], np.float32)[:, None] for key in ("mean", "std"))
     values = np.arange(256, dtype=np.float32) / np.float32(255)
     return TorchvisionPreprocessing(
-        size=dict(zip(("height", "width"), scaled, strict=True))
-        if is_squashed
-        else {"shortest_edge": scaled[0]},
+        geometry=Geometry(
+            dict(zip(("height", "width"), scaled, strict=True))
+            if is_squashed
+            else {"shortest_edge": scaled[0]},
+            (height, width),
+            round_margins=True,
+        ),
         resample=int(filters[config["interpolation"]]),
-        crop=(height, width),
         table=np.ascontiguousarray(np.broadcast_to((values - mean) / std, (3, 256))),
         gray=n_channels == 1,
     )

@@ -17,6 +17,7 @@ from featurecache.encoders.checkpoint import (
     require_vocabulary,
 )
 from featurecache.encoders.encoder import Array
+from featurecache.encoders.geometry import Geometry
 from featurecache.encoders.preprocessing import check_resize, read_preprocessing
 from featurecache.encoders.seeding import seeded
 from featurecache.errors import CheckpointError, UsageError
@@ -183,13 +184,18 @@ class ImageProcessor:
                 f"the image processor in {folder} takes further steps: leave out `resize`"
             )
         resized = self._preprocess.resized(resize)
-        if not resized.same_geometry(self._preprocess):
+        if resized.geometry != self._preprocess.geometry:
             self._preprocess, self.resize = resized, resize
 
     @property
     def spec(self) -> dict[str, Any]:
         """Its class and configuration, for the spec of an encoder."""
         return {"class": type(self._processor).__name__, "config": _to_json(self._processor)}
+
+    @property
+    def geometry(self) -> Geometry | None:
+        """Which part of an image it returns; None if it takes steps that are not known here."""
+        return None if self._preprocess is None else self._preprocess.geometry
 
     @property
     def picklable(self) -> "Callable[[Image], Array]":

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from featurecache.encoders.checkpoint import Checkpoint, check_keys, read_tensors
 from featurecache.encoders.checkpoint_encoder import CheckpointEncoder
 from featurecache.encoders.encoder import Array, Encoder
+from featurecache.encoders.geometry import Geometry
 from featurecache.encoders.preprocessing import Preprocessing, check_resize, timm_preprocessing
 from featurecache.encoders.vision import VisionLayout, VisionOutput, map_tokens, recorded
 from featurecache.errors import CheckpointError, UsageError
@@ -133,9 +134,14 @@ class TimmEncoder(CheckpointEncoder):
         """See ``Encoder.use_resize``."""
         check_resize(resize)
         resized = self._published.resized(resize)
-        is_same = resized.same_geometry(self._published)
+        is_same = resized.geometry == self._published.geometry
         self.resize = "published" if is_same else resize
         self._preprocess = self._published if is_same else resized
+
+    @property
+    def geometry(self) -> Geometry:
+        """See ``Encoder.geometry``."""
+        return self._preprocess.geometry
 
     def preprocess(self, image: "Image") -> Array:
         """See ``Encoder.preprocess``."""

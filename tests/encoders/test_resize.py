@@ -11,6 +11,7 @@ from PIL import Image
 
 import featurecache as fc
 from featurecache.encoders.compatibility import library_difference
+from featurecache.encoders.geometry import Geometry
 from featurecache.encoders.open_clip import OpenClipEncoder
 from featurecache.encoders.preprocessing import Preprocessing
 from featurecache.errors import RunError, UnknownNameError, UsageError
@@ -63,7 +64,7 @@ def test_pixels_equal_those_of_transformers(
 def test_published_crop_of_dinov2_drops_23_percent_of_a_square() -> None:
     size = {"shortest_edge": 256}
     table = np.repeat(np.arange(256, dtype=np.float32)[None], 3, axis=0)
-    crop = Preprocessing(size, Image.Resampling.NEAREST, (224, 224), table)
+    crop = Preprocessing(Geometry(size, (224, 224)), Image.Resampling.NEAREST, table)
     bright = np.zeros((256, 256), np.uint8)
     bright[:16] = bright[-16:] = bright[:, :16] = bright[:, -16:] = 255
     assert bright.mean() / 255 == pytest.approx(0.234, abs=1e-3)
@@ -89,21 +90,23 @@ def test_open_clip_pads_or_stretches_in_its_own_transform(monkeypatch: pytest.Mo
         "model_cfg": {"embed_dim": 16, "vision_cfg": {"image_size": 28}, "text_cfg": {}},
         "preprocess_cfg": published,
     }
-    for resize, changes in (
-        ("pad", {"resize_mode": "longest", "fill_color": 0}),
-        ("stretch", {"resize_mode": "squash", "fill_color": 0}),
-        ("published", {}),
+    for resize, changes, area in (
+        ("pad", {"resize_mode": "longest", "fill_color": 0}, (0, -25, 100, 75)),
+        ("stretch", {"resize_mode": "squash", "fill_color": 0}, (0, 0, 100, 50)),
+        ("published", {}, (25, 0, 75, 50)),
     ):
         encoder.use_resize(resize)
         assert encoder._transform == ({**published, "size": 28, **changes}, False)
         assert encoder.resize == resize
+        assert encoder.geometry.area(100, 50) == pytest.approx(area, abs=1)
     with pytest.raises(UnknownNameError):
         encoder.use_resize("crop")
 
 
 def test_pad_keeps_proportions_on_black() -> None:
     table = np.repeat(np.arange(256, dtype=np.float32)[None], 3, axis=0)
-    preprocessing = Preprocessing({"shortest_edge": 40}, Image.Resampling.NEAREST, None, table)
+    geometry = Geometry({"shortest_edge": 40})
+    preprocessing = Preprocessing(geometry, Image.Resampling.NEAREST, table)
     white = Image.new("L", (100, 50), 255)
     padded = preprocessing.resized("pad")(white)
     assert padded.shape == (3, 40, 40)
