@@ -15,12 +15,8 @@ from featurecache.heads.models.ensemble import LogitEnsemble
 from featurecache.heads.registry import head_spec
 from featurecache.heads.sampling import balanced_subset, random_subset
 from featurecache.heads.text_features import LabelTexts, ablate_texts
-from featurecache.heads.types import Head, TrainedHead, TrainingData, TrainingJob
+from featurecache.heads.types import Head, TrainedHead, TrainingData, TrainingJob, rows_at_once
 from featurecache.schedule import Epoch
-
-_BATCH_SIZE = 8192
-"""Embeddings whose probabilities are computed at once."""
-
 
 def fit_head(
     data: TrainingData,
@@ -89,6 +85,9 @@ class _PreparedTraining:
     def __init__(self, job: TrainingJob) -> None:
         self.spec = head_spec(job.config.head)
         self.spec.check(job.config)
+        if self.spec.takes_tokens != (job.data.embedding.ndim == 3):
+            needs = "the tokens of each image" if self.spec.takes_tokens else "one vector per image"
+            raise UsageError(f"head {job.config.head!r} takes {needs}: choose another head or array")
         config = replace(job.config, hidden=job.config.hidden or self.spec.hidden)
         data = replace(job.data, train=training_rows(job.data, config))
         self.job = replace(job, data=data, config=config)
@@ -114,7 +113,7 @@ class _PreparedTraining:
         return self.module.fit(self.job)
 
     def _build(self, data: TrainingData) -> Head:
-        config, dim = self.job.config, data.embedding.shape[1]
+        config, dim = self.job.config, data.embedding.shape[-1]
         if config.fusion == "late" and data.encoder_dims:
             members = [self._build(part) for part in data.per_encoder]
             return LogitEnsemble(members, data.encoder_dims)
@@ -159,21 +158,27 @@ def training_rows(data: TrainingData, config: HeadConfig) -> NDArray[np.intp]:
     return rows
 
 
-def predict_probabilities(module: Head, embedding: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Return a head's probabilities.
+def predict_probabilities(
+    module: Head, embedding: NDArray[np.floating], rows: NDArray[np.intp] | None = None
+) -> NDArray[np.float64]:
+    """Return a head's probabilities, computed in batches.
 
     Args:
         module: The head.
-        embedding: (N, D) embeddings of any length.
+        embedding: (N, D) embeddings of any length, or tokens.
+        rows: The M rows to predict; None for all.
 
     Returns:
-        (N, C) probabilities.
+        (M, C) probabilities.
     """
     module.eval()
+    batch_size = rows_at_once(embedding.shape)
     batches = []
     with torch.inference_mode():
-        for start in range(0, len(embedding), _BATCH_SIZE):
-            batch = np.asarray(embedding[start : start + _BATCH_SIZE], dtype=np.float32)
+        for start in range(0, len(embedding if rows is None else rows), batch_size):
+            positions = slice(start, start + batch_size)
+            batch = embedding[positions if rows is None else rows[positions]]
+            logits = module(torch.from_numpy(np.asarray(batch, dtype=np.float32)))
             # In float32 the sigmoid would round different large logits to the same 1.
-            batches.append(torch.sigmoid(module(torch.from_numpy(batch)).double()).numpy())
+            batches.append(torch.sigmoid(logits.double()).numpy())
     return np.concatenate(batches)

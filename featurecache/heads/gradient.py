@@ -18,21 +18,19 @@ from featurecache.heads.constant_projection import parameter_groups
 from featurecache.heads.layers import GaussianNoise, PooledNoise
 from featurecache.heads.sampling import balanced_weights
 from featurecache.heads.standardize import Standardize
-from featurecache.heads.types import Head, TrainedHead, TrainingJob
+from featurecache.heads.types import Head, TrainedHead, TrainingJob, rows_at_once
 from featurecache.losses import asymmetric_loss, balanced_pos_weight, log_prior_odds, masked_bce
 from featurecache.schedule import Epoch, warmup_cosine
 
 MAX_INPUT_BYTES = 4 * 2**30
-"""Standardized embeddings up to this size are kept in memory."""
-
-_VALIDATION_BATCH = 8192
+"""Standardized embeddings up to this size are kept in memory; tokens are not."""
 
 
 class GradientHead(Head):
     """Base class of heads that are trained in epochs, on standardized embeddings.
 
     Args:
-        dim: Dimension of the embeddings.
+        dim: Dimension of the embeddings, or of each token.
         config: The settings.
     """
 
@@ -42,7 +40,7 @@ class GradientHead(Head):
         self.noise = GaussianNoise(config.noise)
 
     def logits(self, scaled: Tensor) -> Tensor:
-        """Return the logits (B, C) of standardized embeddings (B, D); add noise in training."""
+        """Return the logits (B, C) of standardized embeddings; add noise in training."""
         raise NotImplementedError
 
     def forward(self, embedding: Tensor) -> Tensor:
@@ -108,7 +106,9 @@ class GradientHead(Head):
                 loss_sum += loss.item() * len(batch)
                 n_seen += len(batch)
             with autocast():
-                val_loss = self._mean_loss(val_inputs, y_val, loss_function)
+                val_loss = self._mean_loss(
+                    val_inputs, y_val, loss_function, rows_at_once(data.embedding.shape)
+                )
             history.append(Epoch(epoch, learning_rate, loss_sum / n_seen, val_loss))
             if job.on_epoch is not None:
                 job.on_epoch(history[-1])
@@ -126,13 +126,15 @@ class GradientHead(Head):
         resolved = replace(config, precision=precision, **asdict(schedule))
         return TrainedHead(self.eval(), resolved, data.train, tuple(history), best_epoch)
 
-    def _mean_loss(self, inputs: "Inputs", targets: Tensor, loss_function: "LossFunction") -> float:
+    def _mean_loss(
+        self, inputs: "Inputs", targets: Tensor, loss_function: "LossFunction", batch_size: int
+    ) -> float:
         """Return the mean loss over the known labels of all rows, computed in batches."""
         self.eval()
         loss_sum, n_known = 0.0, 0
         with torch.inference_mode():
-            for start in range(0, len(targets), _VALIDATION_BATCH):
-                batch = torch.arange(start, min(start + _VALIDATION_BATCH, len(targets)))
+            for start in range(0, len(targets), batch_size):
+                batch = torch.arange(start, min(start + batch_size, len(targets)))
                 batch_targets = targets[batch]
                 known = int((batch_targets >= 0).sum())
                 logits = self.logits(inputs(batch))
@@ -142,7 +144,7 @@ class GradientHead(Head):
 
 
 Inputs = Callable[[Tensor], Tensor]
-"""Maps positions (B,) among the rows of a training to the head's inputs (B, D)."""
+"""Maps positions (B,) among the rows of a training to the head's inputs, (B, D) or (B, T, D)."""
 
 LossFunction = Callable[[Tensor, Tensor], Tensor]
 """Maps logits and targets, (B, C) each, to the mean over the known labels."""
@@ -179,8 +181,8 @@ def _standardized_inputs(
     rows: NDArray[np.intp],
     dtype: torch.dtype,
 ) -> Inputs:
-    """Standardize the rows once if they fit in memory, else batch by batch."""
-    if len(rows) * embedding.shape[1] * dtype.itemsize <= MAX_INPUT_BYTES:
+    """Standardize the rows once if they fit in memory, else, and tokens always, batch by batch."""
+    if embedding.ndim == 2 and len(rows) * embedding.shape[1] * dtype.itemsize <= MAX_INPUT_BYTES:
         standardized = scaling.transform(embedding, rows, dtype)
         return lambda batch: standardized.index_select(0, batch)
     return lambda batch: scaling.transform(embedding, rows[batch.numpy()], dtype)

@@ -20,7 +20,7 @@ TextUse = Literal["none", "constant", "aligned"]
 images; or by comparing images with each label's text, which needs an aligned encoder."""
 
 HeadFactory = Callable[[int, int, Any, HeadConfig], "Head"]
-"""Builds a head from the dimension of embeddings, the number of labels, the labels' texts (a
+"""Builds a head from the dimension of embeddings, or of tokens, the number of labels, the labels' texts (a
 ``LabelTexts``, or None if the head uses no text) and the settings."""
 
 GRADIENT_SETTINGS = frozenset(
@@ -51,6 +51,7 @@ class HeadSpec:
         settings: The fields of ``HeadConfig`` that it uses in addition to those that apply to all
             heads.
         hidden: Default sizes of its hidden layers.
+        takes_tokens: Whether it takes the tokens of an image, and not one vector.
     """
 
     name: str
@@ -59,6 +60,7 @@ class HeadSpec:
     text: TextUse = "none"
     settings: frozenset[str] = frozenset()
     hidden: tuple[int, ...] | None = None
+    takes_tokens: bool = False
 
     @property
     def uses_text(self) -> bool:
@@ -76,7 +78,7 @@ class HeadSpec:
         """Return the untrained head.
 
         Args:
-            dim: Dimension of the embeddings.
+            dim: Dimension of the embeddings, or of each token.
             labels: Number of labels, C.
             texts: Text embeddings of the labels; needed by a head that uses text.
             config: The settings.
@@ -163,6 +165,13 @@ _HEADS = {
             name="prototype",
             summary="the similarity to the mean of a label's positives minus that of its negatives",
         ),
+        HeadSpec(
+            name="attentive",
+            settings=GRADIENT_SETTINGS,
+            summary="a learned query per label over the tokens of an image",
+            hidden=(128,),
+            takes_tokens=True,
+        ),
         HeadSpec(name="svm", summary="a linear support vector machine per label"),
     )
 }
@@ -179,6 +188,7 @@ def register_head(
     summary: str = "",
     text: TextUse = "none",
     settings: Iterable[str] = (),
+    takes_tokens: bool = False,
 ) -> None:
     """Register a head of your own under a name, for ``train_head`` and the command line.
 
@@ -197,6 +207,7 @@ def register_head(
             compared with each label's text.
         settings: The fields of ``HeadConfig`` that it uses, such as ``GRADIENT_SETTINGS``; others
             are refused unless they apply to all heads.
+        takes_tokens: Whether it takes the tokens of an image, (B, T, D), and not one vector.
 
     Raises:
         UsageError: The name is not usable or belongs to a built-in head, or a setting is unknown.
@@ -216,7 +227,12 @@ def register_head(
     for setting in settings - valid:
         raise UnknownNameError("setting", setting, valid)
     _HEADS[name] = HeadSpec(
-        name=name, summary=summary, factory=factory, text=text, settings=settings
+        name=name,
+        summary=summary,
+        factory=factory,
+        text=text,
+        settings=settings,
+        takes_tokens=takes_tokens,
     )
 
 

@@ -1,5 +1,6 @@
 """Input standardization, which is part of a head and saved with it."""
 
+import math
 from collections.abc import Iterator
 
 import numpy as np
@@ -8,12 +9,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 _CHUNK_ROWS = 4096
+"""Vectors that are computed at a time."""
 
 
 class Standardize(nn.Module):
     """Scale embeddings to unit length, then each dimension to mean 0 and variance 1.
 
-    Mean and standard deviation are those of the training rows.
+    Mean and standard deviation are those of the training rows; of tokens, those of all tokens.
     """
 
     mean: Tensor
@@ -26,21 +28,23 @@ class Standardize(nn.Module):
 
     @torch.no_grad()
     def fit(self, embedding: NDArray[np.floating], rows: NDArray[np.intp]) -> None:
-        """Compute mean and standard deviation of the given rows of (N, D) embeddings."""
+        """Compute mean and standard deviation of rows of (N, D) embeddings, or (N, T, D) tokens."""
         center = torch.zeros(len(self.mean))
         total = torch.zeros(len(self.mean), dtype=torch.float64)
         squares = torch.zeros_like(total)
+        count = 0
         for index, chunk in enumerate(_iter_chunks(embedding, rows)):
-            unit = l2_normalize(chunk)
+            unit = l2_normalize(chunk).flatten(0, -2)
+            count += len(unit)
             if index == 0:
                 center = unit.mean(dim=0)
             # Squared distances from a point near the mean do not cancel in single precision.
             offset = unit - center
             total += offset.sum(dim=0)
             squares += offset.square_().sum(dim=0)
-        mean = total / len(rows)
+        mean = total / count
         self.mean.copy_(center + mean)
-        deviation = (squares / len(rows) - mean.square()).clamp(min=0).sqrt()
+        deviation = (squares / count - mean.square()).clamp(min=0).sqrt()
         # Dividing a constant dimension by its deviation would amplify rounding errors.
         self.deviation.copy_(torch.where(deviation > 1e-6, deviation, torch.ones_like(deviation)))
 
@@ -48,8 +52,8 @@ class Standardize(nn.Module):
     def transform(
         self, embedding: NDArray[np.floating], rows: NDArray[np.intp], dtype: torch.dtype
     ) -> Tensor:
-        """Return n rows of (N, D) embeddings standardized, (n, D), computed in chunks."""
-        standardized = torch.empty((len(rows), len(self.mean)), dtype=dtype)
+        """Return n rows of embeddings or tokens standardized, computed in chunks."""
+        standardized = torch.empty((len(rows), *embedding.shape[1:]), dtype=dtype)
         start = 0
         for chunk in _iter_chunks(embedding, rows):
             standardized[start : start + len(chunk)] = self(chunk)
@@ -57,16 +61,17 @@ class Standardize(nn.Module):
         return standardized
 
     def forward(self, embedding: Tensor) -> Tensor:
-        """Standardize (B, D) embeddings of any length."""
-        return (nn.functional.normalize(embedding, dim=1) - self.mean) / self.deviation
+        """Standardize (B, D) embeddings, or (B, T, D) tokens, of any length."""
+        return (nn.functional.normalize(embedding, dim=-1) - self.mean) / self.deviation
 
 
 def l2_normalize(embedding: Tensor) -> Tensor:
-    """Scale (N, D) embeddings of any floating type to unit length, in float32."""
-    return nn.functional.normalize(embedding.float(), dim=1)
+    """Scale (N, D) embeddings, or (N, T, D) tokens, to unit length, in float32."""
+    return nn.functional.normalize(embedding.float(), dim=-1)
 
 
 def _iter_chunks(embedding: NDArray[np.floating], rows: NDArray[np.intp]) -> Iterator[Tensor]:
     stored = torch.from_numpy(embedding)
-    for start in range(0, len(rows), _CHUNK_ROWS):
-        yield stored.index_select(0, torch.from_numpy(rows[start : start + _CHUNK_ROWS])).float()
+    step = max(1, _CHUNK_ROWS // math.prod(embedding.shape[1:-1]))
+    for start in range(0, len(rows), step):
+        yield stored.index_select(0, torch.from_numpy(rows[start : start + step])).float()

@@ -280,7 +280,7 @@ def predict_on(cache: Cache, head: TrainedHead, data: TrainingData) -> Trial:
     split_data = split_data_from(cache, train=head.train_rows, learned=learned)
     rows = np.concatenate([inputs.learning_rows("val"), inputs.rows("test")])
     score = np.full((len(inputs), len(cache.labels.names)), np.nan)
-    score[rows] = predict_probabilities(head.module, data.embedding[rows])
+    score[rows] = predict_probabilities(head.module, data.embedding, rows)
     return Trial(split_data, cache.join_scores(score, cache.labels.names))
 
 

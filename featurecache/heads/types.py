@@ -1,5 +1,6 @@
 """What a head is trained on, the base class of all heads, and the result of a training."""
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
@@ -15,12 +16,22 @@ from featurecache.heads.text_features import LabelTexts
 from featurecache.schedule import Epoch
 
 
+_MAX_BATCH: Final = 8192
+_MAX_VALUES: Final = 2**24
+
+
+def rows_at_once(shape: tuple[int, ...]) -> int:
+    """Return how many rows of embeddings or tokens, (N, ...), are computed at a time."""
+    return max(1, min(_MAX_BATCH, _MAX_VALUES // math.prod(shape[1:])))
+
+
 @dataclass(frozen=True)
 class TrainingData:
     """Embeddings, labels and texts to train a head on.
 
     Attributes:
-        embedding: (N, D) image embeddings of any floating type; they need not be normalized.
+        embedding: (N, D) image embeddings of any floating type, or (N, T, D) tokens for a head that
+            takes them; they need not be normalized. They may be memory-mapped.
         labels: (N, C) int8: 1 positive, 0 negative, -1 unknown.
         train: Rows to learn from.
         val: Rows for early stopping and for choosing settings.
@@ -107,7 +118,10 @@ class TrainingJob:
 
 
 class Head(nn.Module):
-    """Base class of heads: maps (B, D) image embeddings of any length to (B, C) logits."""
+    """Base class of heads: maps (B, D) image embeddings of any length to (B, C) logits.
+
+    A head that takes tokens maps (B, T, D), and also (B, T * D).
+    """
 
     def fit(self, job: TrainingJob) -> "TrainedHead":
         """Learn from the rows ``job.data.train``, choosing settings on ``job.data.val``.
