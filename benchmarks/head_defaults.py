@@ -184,7 +184,7 @@ def usable_heads(images: Images) -> list[str]:
     texts = images.texts
     aligned = texts is not None and texts.aligned
     allowed = {"none": True, "constant": texts is not None, "aligned": aligned}
-    return [name for name, spec in HEADS.items() if allowed[spec.text]]
+    return [name for name, spec in HEADS.items() if allowed[spec.text] and not spec.takes_tokens]
 
 
 def compare(

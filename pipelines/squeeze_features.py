@@ -122,7 +122,7 @@ def every_head(study: Study, cache: fc.Cache) -> str:
     baseline = full_run(study, cache, HEADS[0])
     rows = []
     for head, spec in REGISTERED_HEADS.items():
-        if spec.text == "aligned" and not study.encoder.aligned:
+        if spec.takes_tokens or (spec.text == "aligned" and not study.encoder.aligned):
             continue
         run = study.train_head(f"{head}-all", cache, head, controls=True)
         difference = UNDEFINED

@@ -220,7 +220,11 @@ class CheckpointEncoder(Encoder):
         if not self.has_images:
             return super().image_spec
         features = {} if self._features is None else {"features": str(self._features)}
-        tokens = {} if self.n_tokens is None else {"tokens": self.n_tokens}
+        tokens: dict[str, Any] = {}
+        if self.n_tokens is not None:
+            tokens["tokens"] = self.n_tokens
+            if self.geometry is not None:  # without which they have no place in an image
+                tokens["geometry"] = self.geometry.to_json()
         return self._network_spec | features | tokens
 
     @property

@@ -2,10 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from itertools import cycle, islice
+from itertools import count, cycle, islice
+from math import gcd
 from typing import Final
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from featurecache.evaluation.repeated_runs import (
@@ -281,9 +283,27 @@ def shuffle_labels(
     return shuffled
 
 
-def random_features(shape: tuple[int, int], *, seed: int) -> NDArray[np.float16]:
-    """Return embeddings of shape (N, D) without information: independent standard normal values."""
+def random_features(shape: tuple[int, ...], *, seed: int) -> NDArray[np.float16]:
+    """Return features without information: standard normal values.
+
+    Those of embeddings are independent. Tokens, which would take as much memory as a cache takes on
+    disk, are windows of one stream of independent values. No two of them begin at the same
+    dimension of a token and the same value, so that no token of an image is one of another image.
+
+    Args:
+        shape: (N, D) of embeddings, or (N, T, D) of tokens.
+        seed: Random seed.
+    """
     generator = np.random.default_rng(seed)
+    if len(shape) == 3:
+        n_images, n_tokens, dim = shape
+        step = next(step for step in count(n_tokens) if gcd(step, dim) == 1)
+        stream = generator.standard_normal(n_images * step + n_tokens * dim, dtype=np.float32)
+        # Writable, although windows share values, because PyTorch takes no other arrays.
+        windows = sliding_window_view(stream.astype(np.float16), n_tokens * dim, writeable=True)[
+            ::step
+        ]
+        return windows[:n_images].reshape(shape)
     features = np.empty(shape, dtype=np.float16)
     for start in range(0, len(features), 4096):  # the float32 values take twice the memory
         chunk = features[start : start + 4096]

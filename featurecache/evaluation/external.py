@@ -88,7 +88,8 @@ def validate_external(
 
     Args:
         cache: The data set.
-        classify: Function from embeddings (N, D) to probabilities (N, L) of the trained labels.
+        classify: Function from embeddings (N, D), or tokens, to probabilities (N, L) of the trained
+            labels.
         name: Name of the model.
         labels: The L trained labels.
         thresholds: Their thresholds, chosen in training.
@@ -161,9 +162,10 @@ def validate_external(
         patients_known=cache.patients_known,
         level=cache.units.level,
     )
-    probability = classify(cache.inputs.embedding)[:, sources]
+    values = cache.inputs.values
+    probability = classify(values)[:, sources]
     probability = cache.join_scores(probability, data.label_names)
-    random = classify(random_features((len(rows), cache.dim), seed=0))[:, sources]
+    random = classify(random_features((len(rows), *values.shape[1:]), seed=0))[:, sources]
     metrics = evaluate(
         data,
         probability,

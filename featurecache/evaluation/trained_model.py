@@ -83,7 +83,7 @@ class TrainedModel(ABC):
 
     @abstractmethod
     def probabilities(self, embedding: NDArray[np.floating]) -> NDArray[np.float64]:
-        """Return probabilities of shape (N, C) for embeddings of shape (N, D)."""
+        """Return probabilities of shape (N, C) for embeddings of shape (N, D), or tokens."""
 
     @abstractmethod
     def encoder_specs(self) -> list[Mapping[str, Any]]:
@@ -230,7 +230,7 @@ class TrainedModel(ABC):
                 FeaturecacheWarning,
                 stacklevel=3,
             )
-        return cache.join_scores(model.probabilities(cache.inputs.embedding), self.labels)
+        return cache.join_scores(model.probabilities(cache.inputs.values), self.labels)
 
     def evaluate(
         self,

@@ -18,6 +18,7 @@ from featurecache.heads.text_features import LabelTexts, ablate_texts
 from featurecache.heads.types import Head, TrainedHead, TrainingData, TrainingJob, rows_at_once
 from featurecache.schedule import Epoch
 
+
 def fit_head(
     data: TrainingData,
     config: HeadConfig,
@@ -87,7 +88,9 @@ class _PreparedTraining:
         self.spec.check(job.config)
         if self.spec.takes_tokens != (job.data.embedding.ndim == 3):
             needs = "the tokens of each image" if self.spec.takes_tokens else "one vector per image"
-            raise UsageError(f"head {job.config.head!r} takes {needs}: choose another head or array")
+            raise UsageError(
+                f"head {job.config.head!r} takes {needs}: choose another head or array"
+            )
         config = replace(job.config, hidden=job.config.hidden or self.spec.hidden)
         data = replace(job.data, train=training_rows(job.data, config))
         self.job = replace(job, data=data, config=config)

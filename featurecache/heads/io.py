@@ -42,7 +42,7 @@ class EncoderReference:
     Attributes:
         name: Its name.
         spec: Its image spec.
-        dim: Length of its embeddings.
+        dim: Length of its embeddings, or of each token.
     """
 
     name: str
@@ -87,7 +87,7 @@ class HeadModel(TrainedModel):
     units: Units
 
     def probabilities(self, embedding: NDArray[np.floating]) -> NDArray[np.float64]:
-        """Return probabilities of shape (N, C) for embeddings of shape (N, D)."""
+        """Return probabilities of shape (N, C) for embeddings of shape (N, D), or tokens."""
         return predict_probabilities(self.module, embedding)
 
     def encoder_specs(self) -> list[Mapping[str, Any]]:
@@ -144,7 +144,9 @@ def encoder_references(reference: Mapping[str, Any]) -> tuple[EncoderReference, 
         reference: The entry ``cache`` of the config.
     """
     return tuple(
-        EncoderReference(str(one["model"]), dict(one["spec"]), int(one["dim"]))
+        EncoderReference(
+            str(one["model"]), dict(one["spec"]), int(one["dim"]) // one["spec"].get("tokens", 1)
+        )
         for one in reference.get("joined", [reference])
     )
 

@@ -20,8 +20,8 @@ TextUse = Literal["none", "constant", "aligned"]
 images; or by comparing images with each label's text, which needs an aligned encoder."""
 
 HeadFactory = Callable[[int, int, Any, HeadConfig], "Head"]
-"""Builds a head from the dimension of embeddings, or of tokens, the number of labels, the labels' texts (a
-``LabelTexts``, or None if the head uses no text) and the settings."""
+"""Builds a head from the dimension of embeddings, or of tokens, the number of labels, the labels'
+texts (a ``LabelTexts``, or None if the head uses no text) and the settings."""
 
 GRADIENT_SETTINGS = frozenset(
     {

@@ -7,6 +7,7 @@ from itertools import count
 from typing import Any, overload
 
 import numpy as np
+from numpy.typing import NDArray
 
 from featurecache.errors import UsageError
 from featurecache.evaluation.controls import (
@@ -196,7 +197,7 @@ def _train(
     inputs = cache.inputs
     any_finding = any_finding_from_embeddings(
         split_data_from(inputs, train=heads[0].train_rows, learned=trials[0].data.learned),
-        inputs.embedding,
+        _vectors(inputs),
     )
     if any_finding is not None:
         any_finding = cache.join_scores(any_finding, cache.labels.names)
@@ -233,8 +234,8 @@ def training_data_from(cache: Cache, config: HeadConfig) -> TrainingData:
 
     Raises:
         CacheError: The cache has no text embeddings and the head needs them.
-        UsageError: The cache has no labels, or all training images are copies of images of later
-            splits.
+        UsageError: The cache has no labels, all training images are copies of images of later
+            splits, or the head needs tokens and the cache has none, or the other way round.
         UnknownNameError: There is no such head or prompt set.
     """
     cache.require_labels()
@@ -245,14 +246,15 @@ def training_data_from(cache: Cache, config: HeadConfig) -> TrainingData:
             f"all {n_train} training images of {cache.path} are copies of validation or test "
             "images, by file or by content, so nothing is left to learn from"
         )
-    uses_text = head_spec(config.head).uses_text
+    spec = head_spec(config.head)
+    uses_text = spec.uses_text
     members = cache.members if len(cache.members) > 1 else ()
 
     def texts_of(cache: Cache) -> LabelTexts:
         return LabelTexts.from_text_set(cache.text(config.prompts))
 
     return TrainingData(
-        embedding=cache.embedding,
+        embedding=cache.tokens if spec.takes_tokens else cache.embedding,
         labels=cache.labels.values,
         train=train,
         val=cache.learning_rows("val"),
@@ -260,6 +262,18 @@ def training_data_from(cache: Cache, config: HeadConfig) -> TrainingData:
         encoder_dims=tuple(member.dim for member in members),
         encoder_texts=tuple(texts_of(member) for member in members if uses_text),
         patient=np.unique(cache.patients, return_inverse=True)[1],
+    )
+
+
+def _vectors(cache: Cache) -> NDArray[np.floating]:
+    """Return one vector for each image, (N, D): its embedding, or the mean of its tokens."""
+    if cache.n_tokens is None:
+        return cache.embedding
+    return np.concatenate(
+        [
+            block.reshape(len(block), cache.n_tokens, -1).mean(axis=1, dtype=np.float32)
+            for _, block in cache.iter_embeddings(np.arange(len(cache)))
+        ]
     )
 
 

@@ -15,7 +15,6 @@ from featurecache.heads.standardize import l2_normalize
 from featurecache.heads.text_features import LabelTexts
 from featurecache.schedule import Epoch
 
-
 _MAX_BATCH: Final = 8192
 _MAX_VALUES: Final = 2**24
 

@@ -87,7 +87,7 @@ class Model(Protocol):
         ...
 
     def probabilities(self, embedding: NDArray[np.floating]) -> NDArray[np.float64]:
-        """Return probabilities of shape (N, C) for embeddings of shape (N, D)."""
+        """Return probabilities of shape (N, C) for embeddings of shape (N, D), or tokens."""
         ...
 
     def predict(

@@ -255,12 +255,12 @@ class Cache:
         """Number T of tokens of an image; None if there is one vector for each image."""
         return self.header.encoder_spec.get("tokens")
 
-    @property
+    @cached_property
     def tokens(self) -> NDArray[np.float16]:
         """Tokens of the images, (N, T, D / T) float16, not normalized, memory-mapped.
 
         The class token comes first where the network has one, then the patch tokens row by row.
-        Rows are read when they are used, and checked by ``require_usable`` only.
+        Like those of ``embedding``, rows take memory only when they are used.
 
         Raises:
             UsageError: The cache holds one vector for each image.
@@ -271,7 +271,14 @@ class Cache:
                 f"{self.path} holds one vector for each image, but this needs tokens: extract with "
                 "`features`, as in tokens:7"
             )
+        for _ in self.iter_embeddings(np.arange(len(self))):
+            pass
         return self.mapped.reshape(len(self), self.n_tokens, -1)
+
+    @property
+    def values(self) -> NDArray[np.float16]:
+        """The ``embedding`` or the ``tokens``, for a model that takes what the cache holds."""
+        return self.embedding if self.n_tokens is None else self.tokens
 
     def require_vectors(self) -> None:
         """Check that there is one vector for each image.

@@ -139,12 +139,13 @@ class GroupedCache(Cache):
         order = np.argsort(self.group, kind="stable")
         group, rows = self.group[order], self.image_rows[order]
         views = self.source.views[rows] if self.units.study_features == BOTH_SIDES else None
+        values = self.source.values.reshape(len(self.source), -1)
         pooled = np.empty((len(self), self.dim), dtype=np.float16)
         for start in range(0, len(self), BLOCK_ROWS):
             stop = min(start + BLOCK_ROWS, len(self))
             low, high = np.searchsorted(group, [start, stop])
             pooled[start:stop] = pool_embeddings(
-                self.source.embedding[rows[low:high]],
+                values[rows[low:high]],
                 group[low:high] - start,
                 views=None if views is None else views[low:high],
             )
@@ -237,11 +238,14 @@ def with_units(cache: Cache, units: Units) -> Cache:
 
     Raises:
         UsageError: No image has such a view, a study is in two splits, a study is named like an
-            image without one, or embeddings of several caches are to be put side by side.
+            image without one, embeddings of several caches are to be put side by side, or tokens are
+            to be pooled.
     """
     source = cache.source if isinstance(cache, GroupedCache) else cache
     if units == Units():
         return source
+    if units.study_features is not None:
+        source.require_vectors()
     if units.study_features == BOTH_SIDES and len(source.members) > 1:
         raise UsageError(
             f"`study_features` {BOTH_SIDES} is for the cache of one encoder: give one, or the mean"

@@ -143,7 +143,8 @@ class RowJoin(Cache):
     def mapped(self) -> NDArray[np.float16]:
         """Embeddings, (N, D) float16 in memory."""
         return self._gather(
-            slice(None), lambda number, low, high: self.caches[number].embedding[low:high]
+            slice(None),
+            lambda number, low, high: self.caches[number].values[low:high].reshape(high - low, -1),
         )
 
     def read_rows(self, start: int, stop: int) -> NDArray[np.float16]:

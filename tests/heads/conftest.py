@@ -1,9 +1,10 @@
 """Toy caches and toy training data."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -66,6 +67,7 @@ def write_toy(
     view: np.ndarray | None = None,
     texts: tuple[TextSet, ...] = (),
     image_level_split: bool = False,
+    spec: Mapping[str, Any] = DESCRIPTION,
     file: str = "toy.h5",
 ) -> Cache:
     """Write a cache of given arrays and open it.
@@ -83,7 +85,7 @@ def write_toy(
             notes=(),
             image_level_split=image_level_split,
             exposed=False,
-            encoder_spec=DESCRIPTION,
+            encoder_spec=spec,
             collection="toys",
             trained_on={"others": ImageRecords.of("others", ["a.png", "b.png"])},
         ),

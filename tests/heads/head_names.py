@@ -8,3 +8,5 @@ ALIGNED_HEADS = tuple(name for name, spec in HEADS.items() if spec.text == "alig
 """Heads that compare images with texts."""
 EPOCH_HEADS = tuple(name for name, spec in HEADS.items() if spec.has_epochs)
 """Heads that are trained in epochs."""
+VECTOR_HEADS = tuple(name for name, spec in HEADS.items() if not spec.takes_tokens)
+"""Heads that take one vector for each image."""

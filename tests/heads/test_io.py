@@ -18,6 +18,7 @@ from featurecache.heads.train import train_head
 from featurecache.provenance.records import ImageRecords
 from featurecache.runs.run import load_run
 from featurecache.store.records import Labels, to_utf8
+from tests.heads.head_names import VECTOR_HEADS
 
 
 def train(cache, head="concat"):
@@ -25,7 +26,7 @@ def train(cache, head="concat"):
     return train_head(cache, head, seed=4, n_bootstrap=0, controls=False, **settings)
 
 
-@pytest.fixture(scope="module", params=sorted(HEADS))
+@pytest.fixture(scope="module", params=sorted(VECTOR_HEADS))
 def saved(request, aligned_cache, tmp_path_factory):
     """Return a run of any head, and the folder that it was saved to."""
     run = train(aligned_cache, request.param)

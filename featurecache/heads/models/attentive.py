@@ -1,6 +1,7 @@
 """The attentive head: each label looks for itself at the places of an image."""
 
 import math
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
@@ -17,10 +18,11 @@ class Attentive(GradientHead):
     and weights w_c::
 
         a_ct = softmax_t(q_c z_t / sqrt(H))
-        logit_c = w_c sum_t a_ct z_t + b_c
+        logit_c = w_c sum_t a_ct z_t + u_c z + b_c
 
     It is attention-based pooling (Ilse et al. 2018, "Attention-based deep multiple instance
-    learning") with a query for each label. The class token is one of the tokens.
+    learning") with a query for each label. z is what the head knows of the whole image: the hidden
+    layers of the class token, which is also one of the tokens, or, without one, their mean.
     """
 
     def __init__(self, dim: int, labels: int, texts: None, config: HeadConfig) -> None:
@@ -32,6 +34,19 @@ class Attentive(GradientHead):
         # The attention is uniform at first.
         self.query = nn.Parameter(torch.zeros(labels, config.hidden[-1]))
         self.output = nn.Linear(config.hidden[-1], labels)
+        self.whole = nn.Linear(config.hidden[-1], labels, bias=False)
+
+    def resize_buffers_for(self, state: Mapping[str, Tensor]) -> None:
+        """Resize the means and deviations of the tokens to their number.
+
+        Raises:
+            ValueError: The state cannot belong to this head.
+        """
+        for name in ("mean", "deviation"):
+            values = state[f"scaling.{name}"]
+            if values.ndim != 2 or values.shape[1] != self.dim:
+                raise ValueError(f"scaling.{name} has the shape {tuple(values.shape)}")
+            setattr(self.scaling, name, torch.empty_like(values))
 
     def forward(self, embedding: Tensor) -> Tensor:
         """Return the logits (B, C) of tokens (B, T, D), or (B, T * D), of any length."""
@@ -41,8 +56,13 @@ class Attentive(GradientHead):
         """Return the logits (B, C) of standardized tokens (B, T, D)."""
         hidden = self._hidden(scaled)
         # (a z) w = a (z w), which needs no (B, C, H).
-        logits: Tensor = (self._attention(hidden) * (hidden @ self.output.weight.T)).sum(dim=1)
-        return logits + self.output.bias
+        of_places = (self._attention(hidden) * (hidden @ self.output.weight.T)).sum(dim=1)
+        n_tokens = hidden.shape[1]
+        # Patches are on a square grid, so one more token is the class token.
+        has_class_token = math.isqrt(n_tokens) ** 2 < n_tokens
+        whole = hidden[:, 0] if has_class_token else hidden.mean(dim=1)
+        logits: Tensor = of_places + self.whole(whole) + self.output.bias
+        return logits
 
     def attention(self, embedding: Tensor) -> Tensor:
         """Return how much each label looks at each token, (B, C, T), a sum of 1 for each label.

@@ -36,7 +36,9 @@ def phantom_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The user's cache folder, with images that cost nothing to generate."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
     blank = np.zeros((8, 8), dtype=np.uint8)
-    monkeypatch.setattr(phantom, "draw_with_boxes", lambda *_, **__: (blank, [("Mass", 1, 2, 3, 4)]))
+    monkeypatch.setattr(
+        phantom, "draw_with_boxes", lambda *_, **__: (blank, [("Mass", 1, 2, 3, 4)])
+    )
     return tmp_path / "xdg" / "featurecache"
 
 
