@@ -88,9 +88,7 @@ class _PreparedTraining:
         self.spec.check(job.config)
         if self.spec.takes_tokens != (job.data.embedding.ndim == 3):
             needs = "the tokens of each image" if self.spec.takes_tokens else "one vector per image"
-            raise UsageError(
-                f"head {job.config.head!r} takes {needs}: choose another head or array"
-            )
+            raise UsageError(f"head {job.config.head!r} takes {needs}: choose another head")
         config = replace(job.config, hidden=job.config.hidden or self.spec.hidden)
         data = replace(job.data, train=training_rows(job.data, config))
         self.job = replace(job, data=data, config=config)

@@ -238,8 +238,8 @@ def with_units(cache: Cache, units: Units) -> Cache:
 
     Raises:
         UsageError: No image has such a view, a study is in two splits, a study is named like an
-            image without one, embeddings of several caches are to be put side by side, or tokens are
-            to be pooled.
+            image without one, embeddings of several caches are to be put side by side, or
+            tokens are to be pooled.
     """
     source = cache.source if isinstance(cache, GroupedCache) else cache
     if units == Units():
