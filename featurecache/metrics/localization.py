@@ -84,8 +84,8 @@ class BoxedLabel:
         (left, top, right, bottom), (width, height) = self.area, self.size
         rows = _interpolation(len(self.map), top / height, bottom / height)
         columns = _interpolation(len(self.map), left / width, right / width)
-        raster: Floats = rows @ self.map.astype(np.float64) @ columns.T
-        return raster / self.map.max()
+        raster: Floats = rows @ (self.map / self.map.max()).astype(np.float64) @ columns.T
+        return raster
 
     def _in_boxes(self) -> NDArray[np.bool_]:
         x, y = (_CENTERS * side for side in self.size)
@@ -111,7 +111,8 @@ def _interpolation(size: int, start: float, stop: float) -> Floats:
     cells = np.clip(position, 0, size - 1)
     weights = np.clip(1 - np.abs(cells[:, np.newaxis] - np.arange(size)), 0, None)
     inside = (position >= -0.5) & (position <= size - 0.5)
-    return weights * inside[:, np.newaxis]
+    interpolation: Floats = weights * inside[:, np.newaxis]
+    return interpolation
 
 
 def _ious(values: Floats, truth: NDArray[np.bool_]) -> Floats:
@@ -120,7 +121,8 @@ def _ious(values: Floats, truth: NDArray[np.bool_]) -> Floats:
 
     def count_above(weights: NDArray[np.bool_] | None) -> Floats:
         counts = np.bincount(reached, weights, minlength=len(THRESHOLDS) + 1).astype(np.float64)
-        return np.cumsum(counts[:0:-1])[::-1]
+        above: Floats = np.cumsum(counts[:0:-1])[::-1]
+        return above
 
     intersection = count_above(truth.ravel())
     union = count_above(None) + truth.sum() - intersection
