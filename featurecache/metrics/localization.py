@@ -126,7 +126,8 @@ def _ious(values: Floats, truth: NDArray[np.bool_]) -> Floats:
 
     intersection = count_above(truth.ravel())
     union = count_above(None) + truth.sum() - intersection
-    return np.divide(intersection, union, out=np.zeros_like(union), where=union > 0)
+    ious: Floats = np.divide(intersection, union, out=np.zeros_like(union), where=union > 0)
+    return ious
 
 
 def measure_localization(
