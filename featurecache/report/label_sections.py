@@ -4,8 +4,18 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from featurecache.metrics.curves import precision_recall_curve, reliability_curve, roc_curve
-from featurecache.metrics.ranking import auroc
+import numpy as np
+
+from featurecache.metrics.curves import (
+    Curve,
+    precision_recall_curve,
+    reliability_curve,
+    roc_curve,
+)
+from featurecache.metrics.decision_curve import decision_curve
+from featurecache.metrics.platt_scaling import log_odds, read_calibration
+from featurecache.metrics.ranking import Floats, Labels, auroc
+from featurecache.metrics.risk_coverage import aurc, decision_confidence, risk_coverage_curve
 from featurecache.report import label_tables, plots
 from featurecache.report.examples import Thumbnails, most_confident
 from featurecache.report.load_runs import ScoredRun
@@ -15,6 +25,9 @@ from featurecache.units import STUDY
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+_THRESHOLDS: Final = np.arange(1, 100) / 100
+"""Threshold probabilities of decision curves."""
 
 _AUROC_TOLERANCE: Final = 1e-3
 """Two AUROCs that are closer than this look the same after rounding."""
@@ -129,7 +142,41 @@ def _label_plots(label: str, scored: Sequence[ScoredRun], registry: PlotRegistry
     if any(len(curve.n_images) for curve in bins.values()):
         title = "Calibration"
         label_plots.append(add("calibration", title, title, plots.reliability_plot, bins, indices))
+    shown = {run.name: run for run in scored if run.name in predictions}
+    known = {name: pair for name, pair in predictions.items() if (pair[0] >= 0).any()}
+    if known:
+        benefits = {
+            name: decision_curve(truth, _calibrated(shown[name], label), _THRESHOLDS)
+            for name, (truth, _) in known.items()
+        }
+        title = "Net benefit"
+        label_plots.append(add("net-benefit", title, title, plots.decision_plot, benefits, indices))
+        risks = {
+            name: _risk_coverage(*pair, shown[name].metrics.per_label[label].threshold)
+            for name, pair in known.items()
+        }
+        areas = {name: aurc(curve) for name, curve in risks.items()}
+        title, plot = "Risk and coverage", plots.risk_coverage_plot
+        label_plots.append(add("risk-coverage", title, title, plot, risks, indices, areas))
     return label_plots
+
+
+def _calibrated(run: ScoredRun, label: str) -> Floats:
+    """Return the probabilities of a label after Platt scaling, where it has one, (N,)."""
+    column = run.scored.label_names.index(label)
+    probability: Floats = run.scored.probability[:, [column]]
+    platt = read_calibration(run.metrics, [label])
+    if platt is not None:
+        scaled = platt(log_odds(probability))
+        probability = np.where(np.isnan(scaled), probability, scaled)
+    return probability[:, 0]
+
+
+def _risk_coverage(truth: Labels, probability: Floats, threshold: float) -> Curve:
+    """Return the risk-coverage curve of the decisions about known labels."""
+    known = truth >= 0
+    wrong = (probability[known] >= threshold) != (truth[known] == 1)
+    return risk_coverage_curve(wrong, decision_confidence(probability[known], threshold))
 
 
 def _column(run: ScoredRun, label: str) -> int | None:

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featurecache.metrics.curves import Curve, ReliabilityCurve, wilson_interval
+from featurecache.metrics.decision_curve import DecisionCurve
 from featurecache.metrics.ranking import Floats
 from featurecache.report.palette import LIGHT, series_color
 from featurecache.report.plot_style import (
@@ -111,6 +112,45 @@ def reliability_plot(
     if len(curves) > 1:
         add_legend(axes)
     return figure
+
+
+@with_report_style
+def decision_plot(curves: Mapping[str, DecisionCurve], indices: Mapping[str, int]) -> "Figure":
+    """Plot net benefit by threshold probability; dotted lines are those of treating all or none."""
+    figure, axes = unit_square_axes("threshold probability", "net benefit")
+    _free_y_axis(axes)
+    first = next(iter(curves.values()))
+    axes.axhline(0, **REFERENCE_LINE)
+    axes.plot(first.threshold, first.treat_all, **REFERENCE_LINE)
+    top = max(float(first.treat_all[0]), *(float(curve.model.max()) for curve in curves.values()))
+    axes.set_ylim(-0.25 * max(top, 0.01), 1.05 * max(top, 0.01))
+    models = {name: Curve(curve.threshold, curve.model) for name, curve in curves.items()}
+    _plot_curves(axes, models, indices, {}, clip=True)
+    return figure
+
+
+@with_report_style
+def risk_coverage_plot(
+    curves: Mapping[str, Curve], indices: Mapping[str, int], areas: Mapping[str, float]
+) -> "Figure":
+    """Plot the share of wrong answers by the share that is answered, with the areas below."""
+    figure, axes = unit_square_axes("coverage", "share of wrong answers")
+    _free_y_axis(axes)
+    # Few answers have a risk of 0 or 1 by chance, which would hide all else.
+    top = max(float(curve.y[curve.x >= 0.05].max(initial=0.01)) for curve in curves.values())
+    axes.set_ylim(-0.02 * top, 1.05 * top)
+    labels = {name: display_name(name, suffix=f", AURC {areas[name]:.3f}") for name in curves}
+    _plot_curves(axes, curves, indices, labels, clip=True)
+    return figure
+
+
+def _free_y_axis(axes: "Axes") -> None:
+    """Let the y axis of square axes have ticks where its values are."""
+    from matplotlib.ticker import AutoLocator, ScalarFormatter
+
+    axes.yaxis.set_major_locator(AutoLocator())
+    axes.yaxis.set_major_formatter(ScalarFormatter())
+    axes.tick_params(axis="y", labelsize=6)
 
 
 @with_report_style
@@ -300,6 +340,7 @@ def _plot_curves(
     labels: Mapping[str, str],
     *,
     drawstyle: str = "default",
+    clip: bool = False,
 ) -> None:
     for name, curve in curves.items():
         if len(curve):
@@ -308,7 +349,7 @@ def _plot_curves(
                 curve.y,
                 label=labels.get(name, display_name(name)),
                 solid_joinstyle="miter",
-                clip_on=False,
+                clip_on=clip,
                 drawstyle=drawstyle,
                 **series_style(indices[name]),
             )

@@ -65,6 +65,23 @@ def test_page_shows_operating_points(tmp_path):
     assert f"{stated.ppv:.3f}" in page.text
 
 
+def test_page_shows_net_benefit_and_risk_coverage_of_each_label(tmp_path):
+    run = load_run(write_run(tmp_path / "run"))
+    page = build_page([run])
+    for plot in ("net-benefit-Mass", "risk-coverage-Mass"):
+        assert plot in page.figures
+    column = run.scored.label_names.index("Mass")
+    rows = (run.scored.splits == "test") & (run.scored.truth[:, column] >= 0)
+    truth, p = run.scored.truth[rows, column], run.scored.probability[rows, column]
+    wrong = (p >= run.metrics.per_label["Mass"].threshold) != truth
+    (line,) = (
+        line
+        for line in page.figures["risk-coverage-Mass"].axes[0].lines
+        if "AURC" in str(line.get_label())
+    )
+    assert line.get_ydata()[-1] == pytest.approx(wrong.mean())
+
+
 def test_runs_of_the_same_images_are_compared(tmp_path):
     runs = [write_run(tmp_path / name, seed=seed) for name, seed in (("one", 1), ("two", 2))]
     auroc = compare(runs).comparisons[0].macro["auroc"]
