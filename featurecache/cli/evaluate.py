@@ -24,11 +24,19 @@ from featurecache.cli.options import (
     takes_policy,
     takes_units,
 )
-from featurecache.cli.output import Json, print_json, print_result, print_run, print_status
+from featurecache.cli.output import (
+    Json,
+    print_json,
+    print_result,
+    print_run,
+    print_status,
+    print_table,
+    with_interval,
+)
 from featurecache.wording import count_noun
 
 if TYPE_CHECKING:
-    from featurecache.metrics.metrics import LabelMatch
+    from featurecache.metrics.metrics import LabelMatch, Localization, MapScores
 
 _KINDS: Final = {"same": "here", "union": "here any of", "near": "here only near", "map": "here"}
 _MAX_LABELS: Final = 14
@@ -75,6 +83,15 @@ def evaluate(
             metavar="WHICH",
         ),
     ] = "all",
+    boxes: Annotated[
+        Path | None,
+        typer.Option(
+            help="Table of boxes around findings, with id, label, x, y, width, height, image_width "
+            "and image_height in pixels, or NIH's BBox_List_2017.csv: is the attention of a head "
+            "on tokens in them?",
+            metavar="FILE",
+        ),
+    ] = None,
     out: OptionalRun = None,
     n_bootstrap: NBootstrap = 1000,
     *,
@@ -110,6 +127,7 @@ def evaluate(
         by=by,
         groups=groups,
         negatives=negatives,
+        boxes=boxes,
         n_bootstrap=n_bootstrap,
     )
     _print_matches(result.metrics.label_map or {}, opened.labels.names)
@@ -119,6 +137,8 @@ def evaluate(
         print_json(result.metrics.to_json())
         return
     print_run(f"{run} on {result.dataset_name}", result)
+    if result.metrics.localization is not None:
+        _print_localization(result.metrics.localization)
     if out is None:
         print_status("not saved: give --out DIR to compare it later")
     else:
@@ -138,3 +158,30 @@ def _print_matches(matches: "Mapping[str, LabelMatch]", present: Sequence[str]) 
     if unused := [label for label in present if label not in used]:
         shown = ", ".join(unused[:_MAX_LABELS]) + (", ..." if len(unused) > _MAX_LABELS else "")
         print_status(f"{count_noun(len(unused), 'label')} of the cache not scored: {shown}")
+
+
+def _print_localization(localization: "Localization") -> None:
+    """Print how well the attention points at boxes, beside the center of the image."""
+
+    def row(name: str, n: int, maps: "MapScores", center: "MapScores") -> list[str]:
+        return [
+            name,
+            str(n),
+            *(
+                with_interval(getattr(scores, metric), getattr(scores.ci95, metric))
+                for metric in ("pointing_game", "iou")
+                for scores in (maps, center)
+            ),
+        ]
+
+    images = count_noun(localization.n_images, "image")
+    print_table(
+        f"attention in boxes, {images} of {count_noun(localization.n_patients, 'patient')} "
+        "[95 % interval over patients]",
+        ["", "boxed", "pointing game", "center", "mean IoU", "center"],
+        [
+            row("all labels", localization.n, localization.maps, localization.center),
+            *(row(name, of.n, of.maps, of.center) for name, of in localization.per_label.items()),
+        ],
+        optional=2,
+    )

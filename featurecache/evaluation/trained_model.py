@@ -4,7 +4,7 @@ import os
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from featurecache.encoders.compatibility import check_encoder_specs
 from featurecache.errors import FeaturecacheWarning, UsageError
 from featurecache.evaluation.external import validate_external
+from featurecache.evaluation.localization import as_boxes, localize
 from featurecache.images.gray_range import check_bit_depth
 from featurecache.metrics.conformal import ConformalLimits
 from featurecache.metrics.platt_scaling import PlattScaling
@@ -84,6 +85,17 @@ class TrainedModel(ABC):
     @abstractmethod
     def probabilities(self, embedding: NDArray[np.floating]) -> NDArray[np.float64]:
         """Return probabilities of shape (N, C) for embeddings of shape (N, D), or tokens."""
+
+    def attention(self, embedding: NDArray[np.floating]) -> NDArray[np.float32]:
+        """Return how much each label looks at each token, (N, C, T), for tokens (N, T, D).
+
+        Raises:
+            UsageError: The model has no attention.
+        """
+        raise UsageError(
+            "this model does not look at places of an image: train the head attentive on a cache "
+            "of tokens"
+        )
 
     @abstractmethod
     def encoder_specs(self) -> list[Mapping[str, Any]]:
@@ -237,6 +249,7 @@ class TrainedModel(ABC):
         cache: CacheLike,
         *,
         name: str,
+        boxes: "str | os.PathLike[str] | pd.DataFrame | None" = None,
         **options: Any,
     ) -> Run:
         """Evaluate on the cache of another data set; see ``Run.evaluate``.
@@ -244,6 +257,7 @@ class TrainedModel(ABC):
         Args:
             cache: The cache, or its path.
             name: What the model is called in messages and in the new run's config.
+            boxes: Boxes around findings; see ``Run.evaluate``.
             **options: Arguments of ``Run.evaluate``.
         """
         if not isinstance(cache, Cache):
@@ -251,7 +265,8 @@ class TrainedModel(ABC):
         specs = [member.header.encoder_spec for member in cache.members]
         model = self.match_execution(specs)
         differences = check_encoder_specs(model.encoder_specs(), specs, source=name)
-        return validate_external(
+        table = None if boxes is None else as_boxes(boxes)
+        run = validate_external(
             cache,
             model.probabilities,
             name=name,
@@ -272,6 +287,22 @@ class TrainedModel(ABC):
             ],
             **options,
         )
+        if table is None:
+            return run
+        localization, notes = localize(
+            cache,
+            table,
+            model.attention,
+            labels=self.labels,
+            matches=dict(run.metrics.label_map or {}),
+            split=str(run.config["split"]),
+            n_bootstrap=int(run.config["n_bootstrap"]),
+        )
+        metrics = run.metrics.replace(
+            localization=localization, warnings=[*run.metrics.warnings, *notes]
+        )
+        file = str(boxes) if isinstance(boxes, str | os.PathLike) else None
+        return replace(run, metrics=metrics, config={**run.config, "boxes": file})
 
 
 def _errors_of_groups(results: Sequence[Prediction], grouping: Grouping) -> list[str | None]:

@@ -15,6 +15,7 @@ from featurecache.errors import RunError, UsageError
 from featurecache.evaluation.trained_model import TrainedModel
 from featurecache.heads.config import HeadConfig
 from featurecache.heads.fit import predict_probabilities
+from featurecache.heads.models.attentive import Attentive
 from featurecache.heads.models.ensemble import LogitEnsemble
 from featurecache.heads.registry import head_spec
 from featurecache.heads.text_features import LabelTexts
@@ -89,6 +90,17 @@ class HeadModel(TrainedModel):
     def probabilities(self, embedding: NDArray[np.floating]) -> NDArray[np.float64]:
         """Return probabilities of shape (N, C) for embeddings of shape (N, D), or tokens."""
         return predict_probabilities(self.module, embedding)
+
+    def attention(self, embedding: NDArray[np.floating]) -> NDArray[np.float32]:
+        """See ``TrainedModel.attention``."""
+        import torch
+
+        if not isinstance(self.module, Attentive):
+            return super().attention(embedding)
+        with torch.inference_mode():
+            given = torch.from_numpy(np.asarray(embedding, dtype=np.float32))
+            attention: NDArray[np.float32] = self.module.attention(given).numpy()
+        return attention
 
     def encoder_specs(self) -> list[Mapping[str, Any]]:
         """Return the spec of each encoder whose embeddings it takes, in order."""

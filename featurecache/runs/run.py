@@ -276,6 +276,7 @@ class Run:
         by: str | Sequence[str] = (),
         groups: "str | os.PathLike[str] | pd.DataFrame | None" = None,
         negatives: str = "all",
+        boxes: "str | os.PathLike[str] | pd.DataFrame | None" = None,
         n_bootstrap: int = 1000,
     ) -> "Run":
         """Evaluate the trained model on the cache of another data set (external validation).
@@ -297,6 +298,9 @@ class Run:
             groups: Table with the column ``id`` and further columns to group by, or its file.
             negatives: Which negatives each label is scored against: "all"; "healthy", images
                 without any finding; or "diseased", images with another one. Others are unknown.
+            boxes: Boxes around findings, such as ``Dataset.boxes``, or a file of them, for a head
+                with attention: ``metrics.localization`` says whether its maps point at them. The
+                threshold of the maps is chosen on the cache's validation images.
             n_bootstrap: Number of bootstrap samples over patients.
 
         Returns:
@@ -328,6 +332,7 @@ class Run:
             by=by,
             groups=groups,
             negatives=negatives,
+            boxes=boxes,
             n_bootstrap=n_bootstrap,
         )
 

@@ -3,9 +3,11 @@
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
+from featurecache.datasets.boxes import BOX_COLUMNS
 from featurecache.errors import RunError, UsageError
 from featurecache.evaluation.controls import random_features
 from featurecache.heads.config import HeadConfig
@@ -181,6 +183,59 @@ def test_heads_are_refused_caches_that_they_cannot_take(cache, run, tmp_path, pr
         fit_head(data, HeadConfig(head="attentive"))
     with pytest.raises(UsageError, match="takes one vector per image"):
         fit_head(replace(data, embedding=cache.tokens), HeadConfig(head="linear"))
+
+
+def boxes_at(problem, cache, *, size=100, place=None):
+    """Return a box in the quarter of each patch that has a finding, of images of this size."""
+    half, rows = size / 2, []
+    for image, label in zip(*np.nonzero(problem["labels"]), strict=True):
+        patch = (problem["place"][image, label] if place is None else place) - 1
+        edges = (half * (patch % 2), half * (patch // 2), half, half)
+        rows.append([cache.ids[image], NAMES[label], *edges, size, size])
+    return pd.DataFrame(rows, columns=list(BOX_COLUMNS))
+
+
+def test_attention_is_scored_against_boxes(cache, run, problem, tmp_path):
+    boxes = boxes_at(problem, cache)
+    result = run.evaluate(cache, boxes=boxes, n_bootstrap=50).metrics.localization
+    test = cache.rows("test")
+    assert result.n == problem["labels"][test].sum()
+    tokens = torch.from_numpy(cache.tokens[test].astype(np.float32))
+    with torch.inference_mode():
+        patch = run.model.module.attention(tokens).numpy()[..., 1:].argmax(axis=2) + 1
+    positive = problem["labels"][test] == 1
+    hits = (patch == problem["place"][test])[positive].mean()
+    assert result.maps.pointing_game == pytest.approx(hits)
+    assert hits > 0.7
+    # The center is a corner of every box.
+    assert result.center.pointing_game == 1
+    assert result.maps.iou > 0.4
+    assert result.n_validation == problem["labels"][cache.learning_rows("val")].sum()
+    elsewhere = run.evaluate(cache, boxes=boxes_at(problem, cache, place=1), n_bootstrap=0)
+    at_first = (patch == 1)[positive].mean()
+    assert elsewhere.metrics.localization.maps.pointing_game == pytest.approx(at_first)
+    # A file, without any box of a validation image.
+    boxes[boxes["id"] >= cache.ids[220]].to_csv(tmp_path / "boxes.csv", index=False)
+    saved = run.evaluate(cache, boxes=tmp_path / "boxes.csv", n_bootstrap=0)
+    assert saved.metrics.localization.maps.iou is None
+    assert any("no validation image has a box" in warning for warning in saved.warnings)
+    assert load_run(saved.save(tmp_path / "external")).metrics.localization == (
+        saved.metrics.localization
+    )
+
+
+def test_boxes_that_cannot_be_used_are_refused(cache, run, problem, tmp_path):
+    boxes = boxes_at(problem, cache)
+    with pytest.raises(UsageError, match=r"none of 80 scored images .* has a box .*'x.png'"):
+        run.evaluate(cache, boxes=boxes.assign(id="x.png"))
+    with pytest.raises(UsageError, match="has no column image_width"):
+        run.evaluate(cache, boxes=boxes.drop(columns="image_width"))
+    mean = problem["embedding"].reshape(300, TOKENS, DIM).mean(axis=1)
+    arrays = {name: problem[name] for name in ("labels", "split", "patient")}
+    vectors = write_toy(tmp_path, mean, names=NAMES, **arrays)
+    linear = train_head(vectors, "prototype", controls=False, n_bootstrap=0)
+    with pytest.raises(UsageError, match="not known which part of an image"):
+        linear.evaluate(vectors, boxes=boxes)
 
 
 def test_random_tokens_take_little_memory_and_share_no_token():

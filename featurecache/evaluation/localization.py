@@ -1,0 +1,163 @@
+"""Compare the attention of a head with the boxes of a data set."""
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from featurecache.datasets.boxes import BOX_COLUMNS, read_box_file
+from featurecache.encoders.geometry import Geometry
+from featurecache.errors import UsageError
+from featurecache.evaluation.label_matching import match_labels
+from featurecache.features import parse_features
+from featurecache.label_cells import any_of
+from featurecache.metrics.localization import BoxedLabel, measure_localization
+from featurecache.metrics.metrics import LabelMatch, Localization
+from featurecache.store.cache import Cache
+from featurecache.store.records import positions, to_utf8
+from featurecache.wording import count_noun
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Attention = Callable[[NDArray[np.floating]], NDArray[np.float32]]
+"""Maps tokens (B, T, D) to the attention of each trained label to each token, (B, L, T)."""
+
+
+def as_boxes(boxes: "str | os.PathLike[str] | pd.DataFrame") -> "pd.DataFrame":
+    """Return a table of boxes, read from a file if need be.
+
+    Raises:
+        DatasetError: The file cannot be read, or holds no boxes.
+        UsageError: The table lacks columns, or has no rows.
+    """
+    if isinstance(boxes, str | os.PathLike):
+        return read_box_file(Path(boxes).expanduser())
+    if missing := [name for name in BOX_COLUMNS if name not in boxes.columns]:
+        raise UsageError(f"`boxes` has no column {', '.join(missing)}")
+    if not len(boxes):
+        raise UsageError("`boxes` has no rows: give the boxes of a data set that has some")
+    return boxes
+
+
+def localize(
+    cache: Cache,
+    boxes: "pd.DataFrame",
+    attention: Attention,
+    *,
+    labels: tuple[str, ...],
+    matches: dict[str, LabelMatch],
+    split: str,
+    n_bootstrap: int,
+) -> tuple[Localization, list[str]]:
+    """Score the attention to positive labels that have a box.
+
+    Args:
+        cache: The cache that is scored, with tokens.
+        boxes: The boxes.
+        attention: The attention of the head.
+        labels: The L trained labels.
+        matches: What each trained label is scored against.
+        split: "test": the threshold is chosen on validation images; or "all".
+        n_bootstrap: Number of bootstrap samples over patients.
+
+    Returns:
+        The scores, and what a reader has to know about them.
+
+    Raises:
+        UsageError: The cache holds no tokens of images, or it is not known where they are; or no
+            scored image has a box of a label that it is positive for.
+    """
+    cache.require_images()
+    spec = cache.header.encoder_spec
+    if cache.n_tokens is None or "geometry" not in spec:
+        raise UsageError(
+            f"it is not known which part of an image the embeddings of {cache.path} are of, so "
+            "they cannot be compared with `boxes`: give a cache of tokens of an encoder whose "
+            "preprocessing is known"
+        )
+    rows = {"test": cache.rows("test"), "val": cache.learning_rows("val")}
+    if split == "all":
+        rows = {"test": np.arange(len(cache)), "val": rows["val"][:0]}
+    boxes_of = _boxes_by_label(cache, boxes, matches)
+    scored, validation = (
+        list(_boxed_labels(cache, boxes_of, rows[name], attention, labels, matches))
+        for name in ("test", "val")
+    )
+    if not scored:
+        raise UsageError(
+            f"none of {count_noun(len(rows['test']), 'scored image')} of {cache.path} has a box "
+            f"of a label that it is positive for: the ids of `boxes` are such as "
+            f"{boxes['id'].iloc[0]!r}, those of the images such as {cache.ids[0]!r}"
+        )
+    notes = []
+    if not validation:
+        notes.append(
+            "no validation image has a box, so no threshold could be chosen for the intersection "
+            "over union of maps and boxes, which is undefined"
+        )
+    return measure_localization(scored, validation, n_bootstrap=n_bootstrap), notes
+
+
+def _boxes_by_label(
+    cache: Cache, boxes: "pd.DataFrame", matches: dict[str, LabelMatch]
+) -> "dict[str, pd.DataFrame]":
+    """Return the boxes of each trained label, by the labels of the data set that it means."""
+    datasets = [source.header.dataset for source in cache.sources]
+    present = list(dict.fromkeys(label for match in matches.values() for label in match.labels))
+    drawn = boxes["label"].drop_duplicates().tolist()
+    meant = match_labels(present, drawn, trained_on=datasets, datasets=datasets)
+    return {
+        trained: boxes[
+            boxes["label"].isin(
+                [name for label in match.labels if label in meant for name in meant[label].labels]
+            )
+        ]
+        for trained, match in matches.items()
+    }
+
+
+def _boxed_labels(
+    cache: Cache,
+    boxes_of: "dict[str, pd.DataFrame]",
+    rows: NDArray[np.intp],
+    attention: Attention,
+    labels: tuple[str, ...],
+    matches: dict[str, LabelMatch],
+) -> Iterator[BoxedLabel]:
+    """Yield the positive labels of some rows that have boxes."""
+    spec: Any = cache.header.encoder_spec
+    geometry = Geometry.from_json(spec["geometry"])
+    grid = parse_features(spec["features"]).grid
+    assert grid is not None
+    names = cache.labels.names
+    maps: dict[int, NDArray[np.float32]] = {}
+    for trained, match in matches.items():
+        columns = [names.index(label) for label in match.labels]
+        positive = np.flatnonzero(any_of(cache.labels.values[:, columns]) == 1)
+        usable = np.intersect1d(rows, positive)
+        for image, of_image in boxes_of[trained].groupby("id"):
+            row = int(positions(cache.images.id, to_utf8([str(image)]))[0])
+            if row not in usable:
+                continue
+            if row not in maps:
+                maps[row] = attention(cache.tokens[row : row + 1])[0]
+            x, y, width, height, image_width, image_height = (
+                of_image[name].to_numpy(np.float64) for name in BOX_COLUMNS[2:]
+            )
+            size = float(image_width[0]), float(image_height[0])
+            edges = np.column_stack([x, y, x + width, y + height])
+            weights = maps[row][labels.index(trained)]
+            yield BoxedLabel(
+                label=match.scored_as(trained),
+                image=str(image),
+                patient=str(cache.patients[row]),
+                size=size,
+                boxes=[(left, top, right, bottom) for left, top, right, bottom in edges.tolist()],
+                area=geometry.area(round(size[0]), round(size[1])),
+                # Before the patches comes the class token, if there is one.
+                map=weights[-(grid**2) :].reshape(grid, grid),
+            )
