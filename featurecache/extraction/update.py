@@ -215,7 +215,6 @@ def update_caches(
             CacheBuilder(path, header_for(dataset, encoder, table), ids)
             for encoder, path in zip(encoders, paths, strict=True)
         ]
-        before = [builder.stored.sha256.copy() for builder in builders]
         start = time.monotonic()
         states = file_states(dataset)
         requested = np.zeros(len(ids), dtype=np.bool_)
@@ -232,6 +231,13 @@ def update_caches(
         current = [
             find_current(builder, hashes, requested, prune=prune, rehash=rehash)
             for builder in builders
+        ]
+        outdated = [
+            np.flatnonzero(builder.stored.present() & ~rows)
+            for builder, rows in zip(builders, current, strict=True)
+        ]
+        before = [
+            builder.stored.sha256[rows] for builder, rows in zip(builders, outdated, strict=True)
         ]
         jobs = [
             _job(encoder, builder, hashes, requested, rows)
@@ -261,10 +267,10 @@ def update_caches(
         seconds = time.monotonic() - start
         files = [
             {
-                "content": int(((sha256 != b"") & (sha256 != job.builder.stored.sha256)).sum()),
+                "content": int((sha256 != job.builder.stored.sha256[rows]).sum()),
                 "missing": int((job.builder.stored.present() & (states.size < 0)).sum()),
             }
-            for job, sha256 in zip(jobs, before, strict=True)
+            for job, rows, sha256 in zip(jobs, outdated, before, strict=True)
         ]
         for job, extraction in zip(jobs, extractions or [Extraction()] * len(jobs), strict=True):
             _record(job, extraction)
@@ -410,13 +416,14 @@ def _finish(
             for name in ("patient", "study", "split", "view", "sex", "age")
         },
     )
+    test = np.flatnonzero(kept & (dataset.images["split"] == "test"))
     test_images = ImageRecords(
         collection=dataset.collection,
-        id=images.id,
-        patient=dataset.records(np.arange(len(dataset))).patient[rows],
-        sha256=images.sha256,
-        perceptual_hash=images.perceptual_hash,
-    ).take(images.split == b"test")
+        id=ids[test],
+        patient=dataset.records(test).patient,
+        sha256=stored.sha256[test],
+        perceptual_hash=stored.perceptual_hash[test],
+    )
     require_unseen_content(dataset, job.encoder, test_images)
     texts, prompts_status = _texts(job, prompts, dataset.label_names, encoded)
     labels = Labels(tuple(dataset.label_names), dataset.cells[rows], dataset.policy)
