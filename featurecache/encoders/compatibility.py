@@ -30,7 +30,7 @@ def library_difference(
     """
     expected, actual = dict(expected), dict(actual)
     libraries = first_difference(expected.pop("libraries", {}), actual.pop("libraries", {}))
-    for name, default in (("resize", "published"), ("features", "default")):
+    for name, default in (("resize", "published"), ("features", "default"), ("views", 1)):
         value, other = (spec.pop(name, default) for spec in (expected, actual))
         if value != other:
             raise RunError(

@@ -62,6 +62,7 @@ class Encoder:
         execution_reason: Why else they were chosen, in words; empty if they were asked for.
         revision: Commit of the Hugging Face repository the weights come from; None for others.
         resize: How images are resized; see ``load_encoder``.
+        n_views: Number of views of an image whose embeddings are averaged; see ``load_encoder``.
         n_tokens: Number T of tokens of an image, whose features are T vectors of length D / T, one
             after the other; None where there is one vector.
 
@@ -93,6 +94,7 @@ class Encoder:
         self.execution_reason = ""
         self.revision: str | None = None
         self.resize = "published"
+        self.n_views = 1
 
     def __repr__(self) -> str:
         modalities = [
@@ -106,6 +108,7 @@ class Encoder:
             self.device,
             *([self.backend] if self.backend != "torch" else []),
             self.precision,
+            *([f"{self.n_views} views"] if self.n_views > 1 else []),
         ]
         return f"{type(self).__name__}({', '.join(parts)})"
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from featurecache.device import resolve_device
+from featurecache.encoders.averaged_views import AveragedViews, check_views
 from featurecache.encoders.checkpoint import (
     OPEN_CLIP,
     TRANSFORMERS,
@@ -79,6 +80,7 @@ def load_encoder(
     precision: str = "auto",
     resize: str = "published",
     features: str | None = None,
+    views: int = 1,
 ) -> Encoder:
     """Load a frozen encoder.
 
@@ -110,6 +112,8 @@ def load_encoder(
             class tokens of these layers, counted from the last; ``"layers:-1,-2+mean"``: with the
             mean of the patch tokens of each; ``"tokens:7"``: the class token and the patch tokens,
             averaged to 7 rows of 7. Only ``"projected"`` ones are comparable with texts.
+        views: Number of views of an image whose embeddings are averaged: the image itself, and
+            copies that are shifted, scaled and rotated a little, never mirrored.
 
     Returns:
         The encoder; see ``Encoder`` for its attributes and methods.
@@ -128,7 +132,14 @@ def load_encoder(
         >>> encoder.encode_texts(["signs of edema"]).shape
         (1, 128)
     """
-    check_model(name, backend=backend, precision=precision, resize=resize, features=features)
+    check_model(
+        name,
+        backend=backend,
+        precision=precision,
+        resize=resize,
+        features=features,
+        views=views,
+    )
     path = None if weights is None else Path(weights).expanduser()
     execution, device = default_execution(backend, precision), resolve_device(device)
     encoder = _load(os.fspath(name), path, device=device, precision=execution.precision)
@@ -136,7 +147,7 @@ def load_encoder(
     encoder.use_resize(resize)
     if features is not None:
         encoder.use_features(parse_features(features))
-    return encoder
+    return encoder if views == 1 else AveragedViews(encoder, views)
 
 
 def _load(name: str, path: Path | None, *, device: str, precision: str) -> Encoder:
@@ -164,6 +175,7 @@ def check_model(
     precision: str = "auto",
     resize: str = "published",
     features: str | None = None,
+    views: int = 1,
 ) -> None:
     """Check what ``as_encoder`` is going to load, as far as that takes no time.
 
@@ -174,6 +186,7 @@ def check_model(
         precision: See ``as_encoder``.
         resize: See ``as_encoder``.
         features: See ``as_encoder``.
+        views: See ``as_encoder``.
 
     Raises:
         UnknownNameError: There is no such model, or way to resize.
@@ -182,6 +195,7 @@ def check_model(
             precision or features.
     """
     check_resize(resize)
+    check_views(views)
     wanted = None if features is None else parse_features(features)
     check_execution(backend, precision)
     if isinstance(model, Encoder):
@@ -191,6 +205,8 @@ def check_model(
             raise UsageError(f"{model.name} is loaded already: give `resize` to load_encoder")
         if wanted not in (None, model.features):
             raise UsageError(f"{model.name} is loaded already: give `features` to load_encoder")
+        if views not in (1, model.n_views):
+            raise UsageError(f"{model.name} is loaded already: give `views` to load_encoder")
         return
     name = os.fspath(model)
     spec = find_encoder(name)
@@ -215,6 +231,7 @@ def as_encoder(
     precision: str = "auto",
     resize: str = "published",
     features: str | None = None,
+    views: int = 1,
 ) -> Encoder:
     """Return an encoder as it is, and load one that is given by its name or folder.
 
@@ -226,13 +243,14 @@ def as_encoder(
         precision: See ``load_encoder``. An encoder keeps its own.
         resize: See ``load_encoder``; only with a name.
         features: See ``load_encoder``; only with a name.
+        views: See ``load_encoder``; only with a name.
 
     Raises:
-        UsageError: ``weights``, ``resize`` or ``features`` is given beside an encoder; or see
-            ``load_encoder``.
+        UsageError: ``weights``, ``resize``, ``features`` or ``views`` is given beside an encoder;
+            or see ``load_encoder``.
     """
     if isinstance(model, Encoder):
-        check_model(model, weights=weights, resize=resize, features=features)
+        check_model(model, weights=weights, resize=resize, features=features, views=views)
         return model
     return load_encoder(
         model,
@@ -242,6 +260,7 @@ def as_encoder(
         precision=precision,
         resize=resize,
         features=features,
+        views=views,
     )
 
 
@@ -275,6 +294,7 @@ def reload_encoder(
     source = f"what {name} embedded" if source is None else source
     backend, precision = (str(spec.get(name, "auto")) for name in ("backend", "precision"))
     resize, features = str(spec.get("resize", "published")), spec.get("features")
+    views = spec.get("views", 1)
     try:
         encoder = as_encoder(
             model or name,
@@ -284,6 +304,7 @@ def reload_encoder(
             precision=precision,
             resize=resize,
             features=features,
+            views=views,
         )
     except UnknownNameError as error:
         if model is not None:
