@@ -137,6 +137,15 @@ def extract(
             metavar="FEATURES",
         ),
     ] = None,
+    views: Annotated[
+        int,
+        typer.Option(
+            help="Views of each image whose embeddings are averaged: the image itself, and copies "
+            "that are shifted, scaled and rotated a little. Each is a forward pass.",
+            min=1,
+            max=32,
+        ),
+    ] = 1,
     bit_depth: BitDepth = None,
     engine: Annotated[
         str,
@@ -199,6 +208,7 @@ def extract(
             precision=precision,
             resize=resize,
             features=features,
+            views=views,
             bit_depth=bit_depth,
             batch_size=batch_size,
             workers=workers,
@@ -255,6 +265,7 @@ def extract(
             precision=precision,
             resize=resize,
             features=features,
+            views=views,
             bit_depth=bit_depth,
             engine=engine,
             batch_size=batch_size,

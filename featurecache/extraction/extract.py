@@ -72,6 +72,7 @@ def extract(  # type: ignore[misc]  # the options of both overloads are these
     precision: str = "auto",
     resize: str = "published",
     features: str | Sequence[str] | None = None,
+    views: int = 1,
     bit_depth: int | None = None,
     engine: str = "local",
     batch_size: int = 32,
@@ -121,6 +122,9 @@ def extract(  # type: ignore[misc]  # the options of both overloads are these
             "cls+mean", "layers:-1,-2,-3,-4", "layers:-1,-2+mean" or "tokens:7"; see
             ``load_encoder``. By default the model's own embedding. Other features get caches of
             their own, such as ``MODEL.cls+mean.h5``. An ``Encoder`` keeps its own.
+        views: Number of views of each image whose embeddings are averaged: the image itself, and
+            copies that are shifted, scaled and rotated a little, never mirrored. Each is a forward
+            pass. They get a cache of their own, ``MODEL.views-4.h5``. An ``Encoder`` keeps its own.
         bit_depth: Number of bits in use, 8 to 16, in files that do not define the range of their
             gray values: 16-bit PNG and TIFF, DICOM without a window. By default that of an existing
             cache, or else the fewest that hold the values of a random sample of the files; a
@@ -178,6 +182,7 @@ def extract(  # type: ignore[misc]  # the options of both overloads are these
         precision=precision,
         resize=resize,
         features=features,
+        views=views,
         bit_depth=bit_depth,
         engine=engine,
         batch_size=batch_size,
@@ -206,6 +211,7 @@ def run_extraction(
     precision: str,
     resize: str,
     features: str | Sequence[str] | None,
+    views: int,
     bit_depth: int | None,
     engine: str,
     batch_size: int,
@@ -235,6 +241,7 @@ def run_extraction(
         precision: See ``extract``.
         resize: See ``extract``.
         features: See ``extract``.
+        views: See ``extract``.
         bit_depth: See ``extract``.
         engine: See ``extract``.
         batch_size: See ``extract``.
@@ -265,6 +272,7 @@ def run_extraction(
         precision=precision,
         resize=resize,
         features=features,
+        views=views,
         bit_depth=bit_depth,
         engine=engine,
         batch_size=batch_size,
@@ -307,6 +315,7 @@ def run_extraction(
                 "precision": encoder.precision,
                 "resize": encoder.resize,
                 "features": encoder.image_spec.get("features"),
+                "views": encoder.image_spec.get("views"),
                 "bit_depth": dataset.bit_depth,
                 "batch_size": batch_size,
                 "limit": limit,
@@ -354,6 +363,7 @@ def _prepare(
     precision: str,
     resize: str,
     features: str | Sequence[str] | None,
+    views: int,
     bit_depth: int | None,
     engine: str,
     batch_size: int,
@@ -392,13 +402,14 @@ def _prepare(
             precision=precision,
             resize=resize,
             features=kind,
+            views=views,
         )
     dataset = data() if callable(data) else as_dataset(data)
     gpus: list[str] = []
     if device == "all":  # torch is imported to count them
         gpus, device = visible_gpus(), "cuda"
     loaders = [
-        _loader(model, weights=weights, device=device, resize=resize, features=kind)
+        _loader(model, weights=weights, device=device, resize=resize, features=kind, views=views)
         for model, kind in zip(models, kinds, strict=True)
     ]
     encoders = [load(backend=backend, precision=precision) for load in loaders]
@@ -440,6 +451,7 @@ def estimate_extraction(
     precision: str = "auto",
     resize: str = "published",
     features: str | Sequence[str] | None = None,
+    views: int = 1,
     bit_depth: int | None = None,
     batch_size: int = 32,
     workers: int | None = None,
@@ -462,6 +474,7 @@ def estimate_extraction(
         precision: See ``extract``.
         resize: See ``extract``.
         features: See ``extract``.
+        views: See ``extract``.
         bit_depth: See ``extract``.
         batch_size: See ``extract``.
         workers: See ``extract``.
@@ -493,6 +506,7 @@ def estimate_extraction(
         precision=precision,
         resize=resize,
         features=features,
+        views=views,
         bit_depth=bit_depth,
         engine="local",
         batch_size=batch_size,
@@ -536,6 +550,7 @@ def _loader(
     device: str,
     resize: str,
     features: str | None,
+    views: int,
 ) -> Callable[..., Encoder]:
     """Return a function that loads an encoder in a given execution."""
     if not isinstance(model, Encoder) and os.fspath(model) not in ENCODERS:
@@ -544,7 +559,13 @@ def _loader(
         model = folder.absolute() if folder.is_dir() else model
     weights = None if weights is None else Path(weights).absolute()
     return partial(
-        as_encoder, model, weights=weights, device=device, resize=resize, features=features
+        as_encoder,
+        model,
+        weights=weights,
+        device=device,
+        resize=resize,
+        features=features,
+        views=views,
     )
 
 

@@ -100,6 +100,7 @@ def _extract_commands(reference: Config, prompts: str | None, parents: Parents) 
             for name in (
                 "resize",
                 "features",
+                "views",
                 "bit_depth",
                 "device",
                 "backend",
