@@ -324,6 +324,7 @@ EXCEPTIONS = {
     "featurecache/io/atomic.py": "the atomic writers themselves",
     "featurecache/datasets/patients.py: read_dicom_headers": "renames a column",
     "featurecache/datasets/phantom/folder.py: _write": "writes into the folder of new_folder",
+    "featurecache/encoders/convert.py": "writes into the folder of new_folder",
     "featurecache/encoders/medclip_download.py: _fetch": "writes an unnamed temporary file",
     "featurecache/encoders/medclip_network.py": "writes into the folder of TrainableEncoder.save",
     "featurecache/encoders/pretrained.py: write_network": "as medclip_network.py",

@@ -275,8 +275,8 @@ def load_weights(network: Any, state: "dict[str, torch.Tensor]", *, source: str)
     """
     expected = network.state_dict()
     if state.keys() != expected.keys():
-        rename = getattr(sys.modules[type(network).__module__], "checkpoint_filter_fn", None)
-        state = state if rename is None else rename(state, network)
+        adapt = getattr(sys.modules[type(network).__module__], "checkpoint_filter_fn", None)
+        state = state if adapt is None else adapt(state, network)
     if not network.num_classes:
         names = network.pretrained_cfg.get("classifier") or ()
         classifiers = tuple(f"{name}." for name in ([names] if isinstance(names, str) else names))

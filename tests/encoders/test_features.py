@@ -51,9 +51,14 @@ def reference(folder: Path, pixels: Array) -> Reference:
     model: Any = AutoModel.from_pretrained(folder)
     family = model.config.model_type
     tower = getattr(model, "vision_model", model)
+    blocks = tower.encoder.layers if family in ("clip", "siglip") else []
+    passed: list[Any] = []  # transformers 5.0 has no hidden states of these towers
+    for block in blocks:
+        block.register_forward_hook(lambda _, __, output: passed.append(output))
     with torch.no_grad():
         output = tower(pixel_values=torch.from_numpy(pixels), output_hidden_states=True)
         last = output.last_hidden_state
+        hidden = output.hidden_states or passed
         if family == "vision-text-dual-encoder":
             maps = {-1: last, -2: output.hidden_states[-2]}
             grids = {layer: one.permute(0, 2, 3, 1).numpy() for layer, one in maps.items()}
@@ -62,7 +67,7 @@ def reference(folder: Path, pixels: Array) -> Reference:
             return Reference(grids, {}, pooled.numpy(), projected.numpy())
         norm = tower.layernorm if tower is model else tower.post_layernorm
         # The last layer is normalized already, except by CLIP.
-        states = {-1: norm(last) if family == "clip" else last, -2: norm(output.hidden_states[-2])}
+        states = {-1: norm(last) if family == "clip" else last, -2: norm(hidden[-2])}
         n_special = 0 if family == "siglip" else 1 + getattr(model.config, "num_register_tokens", 0)
         side = round((last.shape[1] - n_special) ** 0.5)
         grids = {
