@@ -238,6 +238,7 @@ class Extraction(TypedDict, total=False):
     precision: str
     resize: str
     features: str | None
+    views: int | None
     bit_depth: int | None
     batch_size: int
     limit: int | None
