@@ -145,12 +145,16 @@ def risk_coverage_plot(
 
 
 def _free_y_axis(axes: "Axes") -> None:
-    """Let the y axis of square axes have ticks where its values are."""
-    from matplotlib.ticker import AutoLocator, ScalarFormatter
+    """Let the y axis of square axes have ticks where its values are, as short as the others."""
+    from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-    axes.yaxis.set_major_locator(AutoLocator())
-    axes.yaxis.set_major_formatter(ScalarFormatter())
-    axes.tick_params(axis="y", labelsize=6)
+    def shorten(value: float, _: int | None) -> str:
+        return f"{value:.2g}".replace("0.", ".").replace("-", "−")
+
+    axes.yaxis.set_major_locator(MaxNLocator(5))
+    axes.yaxis.set_major_formatter(FuncFormatter(shorten))
+    axes.tick_params(axis="y", labelsize=7)
+    axes.yaxis.labelpad = 0
 
 
 @with_report_style
