@@ -85,6 +85,14 @@ def predict(
     ] = None,
     device: Device = "auto",
     bit_depth: BitDepth = None,
+    heatmap: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder for a picture of each image, over which the attention of a head on tokens "
+            "is drawn for each label.",
+            metavar="DIR",
+        ),
+    ] = None,
     units: OptionValues,
     options: DatasetOptions,
     json: Json = False,
@@ -128,6 +136,7 @@ def predict(
             weights=weights,
             device=device,
             bit_depth=bit_depth,
+            heatmap=heatmap,
             progress=lambda done, total: bar.update(task, completed=done, total=total),
         )
     if out is not None:
@@ -183,6 +192,8 @@ def predict(
                     print_result(f"no {what} of {', '.join(names)}: {reason}")
         if names := [label for label in labels if label not in learned]:
             print_result(f"no prediction of {', '.join(names)}: {NOT_LEARNED}")
+    if heatmap is not None and not json:
+        print_result(f"heat maps: {heatmap} ({count_noun(int(readable.sum()), 'image')})")
     failed = table["error"][~readable]
     for error in failed[:MAX_IMAGES]:
         print_status(f"error: {error}")

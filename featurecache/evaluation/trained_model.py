@@ -14,20 +14,29 @@ from numpy.typing import NDArray
 from featurecache.encoders.compatibility import check_encoder_specs
 from featurecache.errors import FeaturecacheWarning, UsageError
 from featurecache.evaluation.external import validate_external
+from featurecache.evaluation.heatmaps import check_heatmaps, save_heatmap
 from featurecache.evaluation.localization import as_boxes, localize
+from featurecache.images.bit_depth import judge_bit_depth, sample_files
 from featurecache.images.gray_range import check_bit_depth
+from featurecache.io.atomic import make_folder
 from featurecache.metrics.conformal import ConformalLimits
 from featurecache.metrics.platt_scaling import PlattScaling
 from featurecache.metrics.thresholds import OperatingPoint
 from featurecache.progress import Progress
 from featurecache.provenance.provenance import Provenance
-from featurecache.runs.prediction import Images, Prediction, classify_images, find_images
+from featurecache.runs.prediction import (
+    ImageFiles,
+    Images,
+    Prediction,
+    classify_images,
+    find_images,
+)
 from featurecache.runs.predictions import DecisionRules
 from featurecache.runs.run import Run
 from featurecache.store.cache import Cache
 from featurecache.store.grouped import Grouping, join_scores, pool_embeddings
 from featurecache.store.open import CacheLike, open_cache
-from featurecache.units import BOTH_SIDES, Units, require_same_units
+from featurecache.units import BOTH_SIDES, STUDY, Units, require_same_units
 from featurecache.wording import count_noun
 
 if TYPE_CHECKING:
@@ -131,6 +140,7 @@ class TrainedModel(ABC):
         weights: Sequence[str | os.PathLike[str]] | None = None,
         device: str = "auto",
         bit_depth: int | None = None,
+        heatmap: str | os.PathLike[str] | None = None,
         progress: Progress | None = None,
     ) -> "pd.DataFrame":
         """Predict new images.
@@ -144,6 +154,8 @@ class TrainedModel(ABC):
             device: "auto", "cpu", "cuda" or "mps".
             bit_depth: Number of bits in use, 8 to 16, in files that do not define the range of
                 their gray values; by default that of the training images, or judged from these.
+            heatmap: Folder for a picture of each image, over which the attention of a head on
+                tokens is drawn for each learned label.
             progress: Called with the number of finished images and of all.
 
         Returns:
@@ -157,7 +169,8 @@ class TrainedModel(ABC):
             missing for a label without limits, for the reason in ``limits.reasons``), all of them
             missing for a label that was not learned; and
             ``error``, the reason why an image, or all images of a study, could not be read, else
-            None. Images that a study is predicted without are a warning.
+            None. Images that a study is predicted without are a warning. With ``heatmap``, also
+            ``heatmap``, the file of the picture, or None for an image that could not be read.
 
         Raises:
             UsageError: There is no image, or none of the model's views, not one of ``models`` and
@@ -169,10 +182,14 @@ class TrainedModel(ABC):
 
         check_bit_depth(bit_depth)
         source = find_images(images, self.units)
+        attention: list[NDArray[np.floating] | None] = []
+        if heatmap is not None:
+            check_heatmaps(self.encoder_specs()[0], by_study=self.units.level == STUDY)
         if isinstance(source, Cache):
-            if models or weights or bit_depth:
+            if models or weights or bit_depth or heatmap:
                 raise UsageError(
-                    "a cache holds embeddings: leave out `models`, `weights` and `bit_depth`"
+                    "a cache holds embeddings: leave out `models`, `weights`, `bit_depth` and "
+                    "`heatmap`"
                 )
             names: Sequence[str] = source.ids.tolist()
             errors: list[str | None] = [None] * len(names)
@@ -184,12 +201,18 @@ class TrainedModel(ABC):
             pooled = self.units.study_features is not None
             results = classify_images(
                 encoders,
-                np.asarray if pooled else self.probabilities,
+                np.asarray
+                if pooled
+                else self.probabilities
+                if heatmap is None
+                else self._with_attention,
                 [source.paths[row] for row in grouping.rows],
                 names=[source.names[row] for row in grouping.rows],
                 bit_depth=bit_depth or self.bit_depth,
                 progress=progress,
             )
+            if heatmap is not None:
+                results, attention = self._split_attention(results)
             names = grouping.ids.tolist()
             errors = _errors_of_groups(results, grouping)
             probability = self._join_predictions(results, grouping, source.views)
@@ -201,7 +224,67 @@ class TrainedModel(ABC):
         for of_label in rules.columns(self.labels, np.where(learned, probability, np.nan)):
             columns |= of_label
         columns["error"] = pd.Series(errors, dtype=object)
+        if heatmap is not None and isinstance(source, ImageFiles):
+            paths = [source.paths[row] for row in grouping.rows]
+            pictures = self._draw(
+                Path(heatmap), paths, attention, probability, bit_depth or self.bit_depth
+            )
+            columns["heatmap"] = pd.Series(pictures, dtype=object)
         return pd.DataFrame(columns)
+
+    def _with_attention(self, embedding: NDArray[np.floating]) -> NDArray[np.float64]:
+        """Return probabilities and attention of each image side by side, (N, C + C * T)."""
+        attention = self.attention(embedding).reshape(len(embedding), -1)
+        return np.concatenate([self.probabilities(embedding), attention], axis=1)
+
+    def _split_attention(
+        self, results: Sequence[Prediction]
+    ) -> tuple[list[Prediction], list[NDArray[np.floating] | None]]:
+        """Undo ``_with_attention``: return the predictions, and the attention of each, (C, T)."""
+        n_labels = len(self.labels)
+        predictions, attention = [], list[NDArray[np.floating] | None]()
+        for result in results:
+            output = result.output
+            predictions.append(
+                replace(result, output=None if output is None else output[:n_labels])
+            )
+            attention.append(None if output is None else output[n_labels:].reshape(n_labels, -1))
+        return predictions, attention
+
+    def _draw(
+        self,
+        folder: Path,
+        files: Sequence[Path],
+        attention: Sequence[NDArray[np.floating] | None],
+        probability: NDArray[np.float64],
+        bit_depth: int | None,
+    ) -> list[str | None]:
+        """Draw the attention of the learned labels over each image; return the files."""
+        make_folder(folder)
+        learned = np.flatnonzero(self.learned)
+        spec = self.encoder_specs()[0]
+        judged = bit_depth or judge_bit_depth(sample_files(files))
+        pictures: list[str | None] = []
+        for number, (file, weights) in enumerate(zip(files, attention, strict=True), start=1):
+            if weights is None:
+                pictures.append(None)
+                continue
+            captions = [
+                f"{self.labels[c]} {probability[number - 1, c]:.3f}"
+                + ("*" if probability[number - 1, c] >= self.thresholds[c] else "")
+                for c in learned
+            ]
+            path = save_heatmap(
+                folder,
+                number,
+                file,
+                attention=weights[learned],
+                captions=captions,
+                spec=spec,
+                bit_depth=judged,
+            )
+            pictures.append(str(path))
+        return pictures
 
     def _join_predictions(
         self, results: Sequence[Prediction], grouping: Grouping, views: Sequence[str] | None

@@ -17,11 +17,11 @@ THUMBNAIL = 192
 _MARGIN = 2
 
 Captioned = tuple[str, NDArray[np.uint8]]
-"""A caption, and the (H, W) image below it."""
+"""A caption, and the (H, W) or (H, W, 3) image below it."""
 
 
 def contact_sheet(rows: Sequence[Sequence[Captioned]], *, title: str = "") -> Image.Image:
-    """Lay out images of equal size in rows on black, as one 8-bit grayscale image.
+    """Lay out images of equal size in rows on black, as one 8-bit grayscale or color image.
 
     Args:
         rows: Images with captions, which are wrapped to the width of the image; rows may have
@@ -34,7 +34,7 @@ def contact_sheet(rows: Sequence[Sequence[Captioned]], *, title: str = "") -> Im
     shapes = {pixels.shape for row in rows for _, pixels in row}
     if len(shapes) != 1:
         raise ValueError(f"a contact sheet needs images of one size, not of {len(shapes)}")
-    ((height, width),) = shapes
+    ((height, width, *channels),) = shapes
     step = width + GAP
     sheet_width = max(map(len, rows)) * step - GAP
     heading = wrap(title, sheet_width)
@@ -42,7 +42,7 @@ def contact_sheet(rows: Sequence[Sequence[Captioned]], *, title: str = "") -> Im
     # A row is as high as its longest caption, and never without one line.
     caption_heights = [LINE_HEIGHT * max(1, *map(len, row)) for row in captions]
     tops = np.cumsum([LINE_HEIGHT * len(heading), *(h + height + GAP for h in caption_heights)])
-    sheet = Image.new("L", (sheet_width, int(tops[-1]) - GAP))
+    sheet = Image.new("RGB" if channels else "L", (sheet_width, int(tops[-1]) - GAP))
     draw = ImageDraw.Draw(sheet)
     _draw_lines(draw, heading, 0, 0)
     for row, lines, top, caption_height in zip(rows, captions, tops, caption_heights, strict=False):
@@ -77,8 +77,9 @@ def wrap(text: str, width: int) -> list[str]:
 
 
 def _draw_lines(draw: ImageDraw.ImageDraw, lines: Sequence[str], left: int, top: int) -> None:
+    ink = INK if draw.mode == "L" else (INK,) * 3
     for number, line in enumerate(lines):
-        draw.text((left + _MARGIN, top + number * LINE_HEIGHT + 1), line, fill=INK)
+        draw.text((left + _MARGIN, top + number * LINE_HEIGHT + 1), line, fill=ink)
 
 
 def draw_files(

@@ -98,6 +98,7 @@ class Model(Protocol):
         weights: Sequence[str | os.PathLike[str]] | None = None,
         device: str = "auto",
         bit_depth: int | None = None,
+        heatmap: str | os.PathLike[str] | None = None,
         progress: Progress | None = None,
     ) -> "pd.DataFrame":
         """Predict new images."""
@@ -231,6 +232,7 @@ class Run:
         weights: Sequence[str | os.PathLike[str]] | None = None,
         device: str = "auto",
         bit_depth: int | None = None,
+        heatmap: str | os.PathLike[str] | None = None,
         progress: Progress | None = None,
     ) -> "pd.DataFrame":
         """Predict new images with the trained model.
@@ -246,6 +248,8 @@ class Run:
                 their gray values: 16-bit PNG and TIFF, DICOM without a window. By default that of
                 the training images; where they needed none, it is judged from these images. An
                 image whose values need more bits has this as its ``error``.
+            heatmap: Folder for a picture of each image, over which the attention of a head on
+                tokens is drawn for each learned label; see the column ``heatmap`` of the result.
             progress: Called with the number of finished images and of all.
 
         Returns:
@@ -263,6 +267,7 @@ class Run:
             weights=weights,
             device=device,
             bit_depth=bit_depth,
+            heatmap=heatmap,
             progress=progress,
         )
 

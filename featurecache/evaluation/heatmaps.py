@@ -1,0 +1,82 @@
+"""Pictures of where a head looks: its attention drawn over images."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from featurecache.encoders.geometry import Geometry
+from featurecache.errors import UsageError
+from featurecache.features import parse_features
+from featurecache.images.contact_sheet import contact_sheet, save_png
+from featurecache.images.heatmap import (
+    draw_heatmap,
+    draw_plain,
+    read_size_and_thumbnail,
+    size_and_thumbnail,
+)
+from featurecache.images.subprocess_decoder import SubprocessDecoder
+from featurecache.store.layout import to_file_name
+
+_COLUMNS = 5
+
+
+def check_heatmaps(spec: Mapping[str, Any], *, by_study: bool) -> None:
+    """Check that the attention of a model on an encoder's tokens can be drawn.
+
+    Raises:
+        UsageError: It cannot.
+    """
+    if by_study:
+        raise UsageError("`heatmap` is for a model of images, and this is one of studies")
+    if "geometry" not in spec:
+        raise UsageError(
+            "it is not known which part of an image the encoder sees, or it has no tokens: leave "
+            "out `heatmap`"
+        )
+
+
+def save_heatmap(
+    folder: Path,
+    number: int,
+    file: Path,
+    *,
+    attention: NDArray[np.floating],
+    captions: Sequence[str],
+    spec: Mapping[str, Any],
+    bit_depth: int | None,
+) -> Path:
+    """Draw an image, and the attention of each label over it, to a PNG file.
+
+    Args:
+        folder: Where the picture is written, under the number and the name of the image.
+        number: Number of the image, from 1.
+        file: The image file.
+        attention: Attention of the labels to the tokens, (C, T).
+        captions: What is written above each label's map, (C,).
+        spec: Image spec of the encoder.
+        bit_depth: See ``decode_image``.
+
+    Returns:
+        The file.
+
+    Raises:
+        ImageError: The image cannot be read.
+    """
+    decoder = SubprocessDecoder()
+    (values,) = decoder.read(file, [size_and_thumbnail], bit_depth=bit_depth, name=str(file))
+    (width, height), pixels = read_size_and_thumbnail(values)
+    left, top, right, bottom = Geometry.from_json(spec["geometry"]).area(width, height)
+    area = left / width, top / height, right / width, bottom / height
+    grid = parse_features(spec["features"]).grid
+    assert grid is not None
+    tiles = [("", draw_plain(pixels))]
+    for caption, weights in zip(captions, attention, strict=True):
+        patches = weights[-(grid**2) :].reshape(grid, grid)
+        tiles.append((caption, draw_heatmap(pixels, patches, area)))
+    rows = [tiles[start : start + _COLUMNS] for start in range(0, len(tiles), _COLUMNS)]
+    path = folder / f"{number:05d}-{to_file_name(file.stem)}.png"
+    save_png(contact_sheet(rows, title=file.name), path)
+    return path
