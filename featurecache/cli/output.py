@@ -438,6 +438,13 @@ def print_metrics(title: str, metrics: "Metrics", printed: set[str]) -> None:
             else f"{of_seed}calibration error: undefined, because no label has enough patients"
         )
         print_result(f"Platt scaling {fitted}: {describe_platt(metrics.calibration)}")
+    if metrics.familiarity is not None:
+        familiar = metrics.familiarity
+        print_result(
+            f"familiarity: median percentile {familiar.knn:.0f} (nearest neighbors) and "
+            f"{familiar.mahalanobis:.0f} (Mahalanobis) among "
+            f"{count_noun(familiar.n_reference, 'training image')}; 50 is typical, 0 is foreign"
+        )
     if metrics.answers is not None:
         _print_answers(metrics.answers, of_seed)
     any_finding = metrics.controls.get("any_finding")

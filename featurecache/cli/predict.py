@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
+from math import isnan, nan
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -35,6 +36,8 @@ MAX_COLUMNS: Final = 4
 """With more labels than this, each has a row of its own: their columns would not fit."""
 MAX_IMAGES: Final = 20
 """Number of images that are printed one by one; a file and ``--json`` have all."""
+FOREIGN: Final = 1
+"""Percentile of familiarity below which an image is named."""
 N_HIGHEST: Final = 3
 """Labels that are printed of each of several images, whatever their probability."""
 
@@ -165,6 +168,7 @@ def predict(
                     "uncalibrated": uncalibrated,
                     "answers": _answers(row, labels),
                     "unanswered": unanswered,
+                    "familiarity": _familiarity(row),
                     "not_learned": [label for label in labels if label not in learned],
                     "reason": None if ok else row["error"],
                 }
@@ -190,6 +194,7 @@ def predict(
             for reason in dict.fromkeys(reasons.values()):
                 if names := [label for label in learned if reasons.get(label) == reason]:
                     print_result(f"no {what} of {', '.join(names)}: {reason}")
+        _print_foreign(table[readable])
         if names := [label for label in labels if label not in learned]:
             print_result(f"no prediction of {', '.join(names)}: {NOT_LEARNED}")
     if heatmap is not None and not json:
@@ -303,6 +308,30 @@ def _decisions(row: "pd.Series[Any]", labels: list[str]) -> dict[str, bool | Non
 
     values = {label: row[f"{label} positive"] for label in labels}
     return {label: None if pd.isna(value) else bool(value) for label, value in values.items()}
+
+
+def _familiarity(row: "pd.Series[Any]") -> dict[str, float] | None:
+    """Return the percentiles by distance; None for a head without them or an unreadable image."""
+    from featurecache.metrics.familiarity import COLUMNS
+
+    values = {name.removeprefix("familiarity "): row.get(name, nan) for name in COLUMNS}
+    return None if any(map(isnan, values.values())) else values
+
+
+def _print_foreign(table: "pd.DataFrame") -> None:
+    """Print which images are more foreign than nearly all training images."""
+    from featurecache.metrics.familiarity import COLUMNS
+
+    if COLUMNS[0] not in table:
+        return
+    lowest = table[list(COLUMNS)].min(axis=1)
+    foreign = table.iloc[:, 0][lowest < FOREIGN].tolist()
+    if foreign:
+        more = ", ..." if len(foreign) > MAX_IMAGES else ""
+        print_result(
+            f"{count_noun(len(foreign), table.columns[0])} more foreign than {100 - FOREIGN} % of the "
+            f"training images: {', '.join(map(str, foreign[:MAX_IMAGES]))}{more}"
+        )
 
 
 def _reasons(labels: list[str], reasons: Sequence[str | None]) -> dict[str, str]:

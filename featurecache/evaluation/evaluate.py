@@ -22,6 +22,7 @@ from featurecache.metrics.conformal import (
     measure_answers,
 )
 from featurecache.metrics.delong import measure_delong
+from featurecache.metrics.familiarity import FamiliarityScores
 from featurecache.metrics.metrics import (
     ClassIntervals,
     ClassScores,
@@ -65,6 +66,7 @@ def evaluate(
     seeds: SeedSpread | None = None,
     controls: Mapping[str, Control | None] | None = None,
     text_gain: TextGain | None = None,
+    familiarity: FamiliarityScores | None = None,
     prevalence: Prevalence | None = None,
     warnings: Sequence[str] = (),
     n_bootstrap: int = 1000,
@@ -94,6 +96,7 @@ def evaluate(
         controls: Further controls, by name. The prevalence of the labels, the answer "normal" for
             every image, and the view position alone are always added.
         text_gain: What the label texts contribute.
+        familiarity: How familiar the scored images are to a trained model.
         prevalence: Share of positives, above 0 and below 1, of all labels or by label, for which
             predictive values are stated.
         warnings: What a reader of the metrics has to know.
@@ -205,6 +208,7 @@ def evaluate(
             ),
             "classes": _class_scores(trials or [Trial(data, scores)], rows, resamples),
             "text_gain": text_gain,
+            "familiarity": familiarity,
             "seeds": seeds,
         }
     )

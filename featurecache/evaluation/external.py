@@ -23,6 +23,7 @@ from featurecache.evaluation.simple_predictors import any_finding_from_scores
 from featurecache.evaluation.split_data import SplitData
 from featurecache.label_cells import any_of
 from featurecache.metrics.conformal import ConformalLimits
+from featurecache.metrics.familiarity import Familiarity
 from featurecache.metrics.metrics import LabelMap, Metrics
 from featurecache.metrics.platt_scaling import PlattScaling, log_odds
 from featurecache.metrics.predictive_values import Prevalence, stated_prevalence
@@ -71,6 +72,7 @@ def validate_external(
     learned: Sequence[bool] | None = None,
     calibration: PlattScaling | None = None,
     limits: ConformalLimits | None = None,
+    familiarity: Familiarity | None = None,
     label_map: LabelMap | None = None,
     split: str = "test",
     prevalence: Prevalence | None = None,
@@ -98,6 +100,7 @@ def validate_external(
         learned: Whether training had positives and negatives of each; None for all.
         calibration: Their Platt scaling, fitted in training; None without one.
         limits: Limits of their answers, chosen in training; None without any.
+        familiarity: Compares images with those of the training; None where it cannot.
         label_map: Trained label to label, or labels, of the cache; None for labels of the same
             name or meaning, see ``match_labels``.
         split: "test" or "all".
@@ -174,6 +177,9 @@ def validate_external(
         any_finding=any_finding_from_scores(data, log_odds(probability)),
         platt=None if calibration is None else calibration.of_labels(sources),
         limits=None if limits is None else limits.of_labels(sources),
+        familiarity=None
+        if familiarity is None
+        else familiarity.measure(cache.inputs.values[external_rows(cache.inputs, split)]),
         controls=untrained_controls(data, probability, random, n_bootstrap=n_bootstrap),
         warnings=[
             *warnings,

@@ -20,6 +20,7 @@ from featurecache.images.bit_depth import judge_bit_depth, sample_files
 from featurecache.images.gray_range import check_bit_depth
 from featurecache.io.atomic import make_folder
 from featurecache.metrics.conformal import ConformalLimits
+from featurecache.metrics.familiarity import COLUMNS, Familiarity
 from featurecache.metrics.platt_scaling import PlattScaling
 from featurecache.metrics.thresholds import OperatingPoint
 from featurecache.progress import Progress
@@ -34,7 +35,7 @@ from featurecache.runs.prediction import (
 from featurecache.runs.predictions import DecisionRules
 from featurecache.runs.run import Run
 from featurecache.store.cache import Cache
-from featurecache.store.grouped import Grouping, join_scores, pool_embeddings
+from featurecache.store.grouped import GroupedCache, Grouping, join_scores, pool_embeddings
 from featurecache.store.open import CacheLike, open_cache
 from featurecache.units import BOTH_SIDES, STUDY, Units, require_same_units
 from featurecache.wording import count_noun
@@ -73,6 +74,7 @@ class TrainedModel(ABC):
         bit_depth: Bit depth of its training images; see ``extract``. New images are read with it.
         learning_caveats: What a reader of any evaluation has to know about its training images.
         units: What it was trained and scored on, and predicts: images, or studies.
+        familiarity: Compares images with a sample of the training images; None without one.
     """
 
     labels: tuple[str, ...]
@@ -85,6 +87,7 @@ class TrainedModel(ABC):
     bit_depth: int | None
     learning_caveats: tuple[str, ...]
     units: Units = Units()
+    familiarity: Familiarity | None = None
 
     def __repr__(self) -> str:
         # Without the ids of the training images, of which there can be 100,000.
@@ -167,7 +170,9 @@ class TrainedModel(ABC):
             after Platt scaling; NaN for a label without one, for the reason in
             ``calibration.reasons``) and ``<label> answer`` ("present", "absent" or "unsure";
             missing for a label without limits, for the reason in ``limits.reasons``), all of them
-            missing for a label that was not learned; and
+            missing for a label that was not learned; ``familiarity knn`` and ``familiarity
+            mahalanobis``, the percentiles of ``Familiarity`` (of a study whose images are scored,
+            those of its most foreign image), for a head with enough training patients; and
             ``error``, the reason why an image, or all images of a study, could not be read, else
             None. Images that a study is predicted without are a warning. With ``heatmap``, also
             ``heatmap``, the file of the picture, or None for an image that could not be read.
@@ -193,7 +198,7 @@ class TrainedModel(ABC):
                 )
             names: Sequence[str] = source.ids.tolist()
             errors: list[str | None] = [None] * len(names)
-            probability = self._predict_cache(source)
+            probability, familiar = self._predict_cache(source)
         else:
             grouping = source.group(self.units)
             encoders = self.load_encoders(models=models, weights=weights, device=device)
@@ -203,7 +208,7 @@ class TrainedModel(ABC):
                 encoders,
                 np.asarray
                 if pooled
-                else self.probabilities
+                else self._scores
                 if heatmap is None
                 else self._with_attention,
                 [source.paths[row] for row in grouping.rows],
@@ -215,7 +220,7 @@ class TrainedModel(ABC):
                 results, attention = self._split_attention(results)
             names = grouping.ids.tolist()
             errors = _errors_of_groups(results, grouping)
-            probability = self._join_predictions(results, grouping, source.views)
+            probability, familiar = self._join_predictions(results, grouping, source.views)
         learned = np.array(self.learned)
         rules = DecisionRules(
             np.where(learned, self.thresholds, np.nan), self.calibration, self.limits
@@ -223,6 +228,8 @@ class TrainedModel(ABC):
         columns: dict[str, Any] = {self.units.level: names}
         for of_label in rules.columns(self.labels, np.where(learned, probability, np.nan)):
             columns |= of_label
+        if self.familiarity is not None:
+            columns |= dict(zip(COLUMNS, familiar.T, strict=True))
         columns["error"] = pd.Series(errors, dtype=object)
         if heatmap is not None and isinstance(source, ImageFiles):
             paths = [source.paths[row] for row in grouping.rows]
@@ -233,22 +240,23 @@ class TrainedModel(ABC):
         return pd.DataFrame(columns)
 
     def _with_attention(self, embedding: NDArray[np.floating]) -> NDArray[np.float64]:
-        """Return probabilities and attention of each image side by side, (N, C + C * T)."""
+        """Return scores and attention of each image side by side, (N, C + 2 + C * T)."""
         attention = self.attention(embedding).reshape(len(embedding), -1)
-        return np.concatenate([self.probabilities(embedding), attention], axis=1)
+        return np.concatenate([self._scores(embedding), attention], axis=1)
 
     def _split_attention(
         self, results: Sequence[Prediction]
     ) -> tuple[list[Prediction], list[NDArray[np.floating] | None]]:
         """Undo ``_with_attention``: return the predictions, and the attention of each, (C, T)."""
         n_labels = len(self.labels)
+        n_scores = n_labels + len(COLUMNS)
         predictions, attention = [], list[NDArray[np.floating] | None]()
         for result in results:
             output = result.output
             predictions.append(
-                replace(result, output=None if output is None else output[:n_labels])
+                replace(result, output=None if output is None else output[:n_scores])
             )
-            attention.append(None if output is None else output[n_labels:].reshape(n_labels, -1))
+            attention.append(None if output is None else output[n_scores:].reshape(n_labels, -1))
         return predictions, attention
 
     def _draw(
@@ -288,33 +296,49 @@ class TrainedModel(ABC):
 
     def _join_predictions(
         self, results: Sequence[Prediction], grouping: Grouping, views: Sequence[str] | None
-    ) -> NDArray[np.float64]:
-        """Return probabilities of G images or studies, (G, C); NaN where no image could be read.
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return probabilities (G, C) and familiarity (G, 2) of G images or studies.
+
+        They are NaN where no image could be read.
 
         Args:
-            results: Of each of the M images of the groups, its probabilities, or its embedding
-                where these are pooled.
+            results: Of each of the M images of the groups, its scores, or its embedding where these
+                are pooled.
             grouping: The groups.
             views: Views of the images that were grouped; None if unknown.
         """
         probability = np.full((len(grouping.ids), len(self.labels)), np.nan)
+        familiar = np.full((len(grouping.ids), len(COLUMNS)), np.nan)
         readable = [row for row, result in enumerate(results) if result.output is not None]
         if not readable:
-            return probability
+            return probability, familiar
         outputs = np.array([results[row].output for row in readable])
         present, group = np.unique(grouping.group[readable], return_inverse=True)
         if self.units.study_features is not None:
             of_images = None
             if self.units.study_features == BOTH_SIDES:
                 of_images = np.array(views, dtype=np.str_)[grouping.rows[readable]]
-            outputs = self.probabilities(pool_embeddings(outputs, group, views=of_images))
-        elif self.units.study_scores is not None:
-            outputs = join_scores(outputs, group, self.labels, how=self.units.study_scores)
-        probability[present] = outputs
-        return probability
+            outputs = self._scores(pool_embeddings(outputs, group, views=of_images))
+        of_labels, percentiles = np.split(outputs, [len(self.labels)], axis=1)
+        if self.units.study_scores is not None:
+            of_labels = join_scores(of_labels, group, self.labels, how=self.units.study_scores)
+            percentiles = _lowest(percentiles, group)
+        probability[present], familiar[present] = of_labels, percentiles
+        return probability, familiar
 
-    def _predict_cache(self, cache: Cache) -> NDArray[np.float64]:
-        """Return probabilities of shape (N, C) for the rows of a cache of the same encoders."""
+    def _scores(self, embedding: NDArray[np.floating]) -> NDArray[np.float64]:
+        """Return probabilities and familiarity of each image side by side, (N, C + 2)."""
+        return np.concatenate(
+            [self.probabilities(embedding), self._percentiles(embedding)], axis=1
+        )
+
+    def _percentiles(self, embedding: NDArray[np.floating]) -> NDArray[np.float64]:
+        if self.familiarity is None:
+            return np.full((len(embedding), len(COLUMNS)), np.nan)
+        return self.familiarity.percentiles(embedding)
+
+    def _predict_cache(self, cache: Cache) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return probabilities (N, C) and familiarity (N, 2) of a cache of the same encoders."""
         require_same_units(self.units, cache.units, names=("the run", str(cache.path)))
         specs = [member.header.encoder_spec for member in cache.members]
         model = self.match_execution(specs)
@@ -325,7 +349,11 @@ class TrainedModel(ABC):
                 FeaturecacheWarning,
                 stacklevel=3,
             )
-        return cache.join_scores(model.probabilities(cache.inputs.values), self.labels)
+        embedding = cache.inputs.values
+        percentiles = self._percentiles(embedding)
+        if isinstance(cache, GroupedCache) and cache.units.study_scores is not None:
+            percentiles = _lowest(percentiles, cache.group)
+        return cache.join_scores(model.probabilities(embedding), self.labels), percentiles
 
     def evaluate(
         self,
@@ -359,6 +387,7 @@ class TrainedModel(ABC):
             learned=self.learned,
             calibration=self.calibration,
             limits=self.limits,
+            familiarity=self.familiarity,
             provenance=self.provenance,
             warnings=[
                 *(f"in the training of {name}, {caveat}" for caveat in self.learning_caveats),
@@ -386,6 +415,13 @@ class TrainedModel(ABC):
         )
         file = str(boxes) if isinstance(boxes, str | os.PathLike) else None
         return replace(run, metrics=metrics, config={**run.config, "boxes": file})
+
+
+def _lowest(values: NDArray[np.float64], group: NDArray[np.intp]) -> NDArray[np.float64]:
+    """Return the lowest values of each group, (G, K), of (M, K) values."""
+    lowest = np.full((group.max() + 1, values.shape[1]), np.inf)
+    np.minimum.at(lowest, group, values)
+    return lowest
 
 
 def _errors_of_groups(results: Sequence[Prediction], grouping: Grouping) -> list[str | None]:

@@ -21,6 +21,7 @@ from featurecache.heads.registry import head_spec
 from featurecache.heads.text_features import LabelTexts
 from featurecache.heads.types import Head
 from featurecache.metrics.conformal import ConformalLimits, read_answers
+from featurecache.metrics.familiarity import MIN_IMAGES, Familiarity
 from featurecache.metrics.platt_scaling import PlattScaling, read_calibration
 from featurecache.metrics.thresholds import OperatingPoint
 from featurecache.provenance.provenance import Provenance, read_provenance
@@ -30,10 +31,14 @@ from featurecache.units import Units
 from featurecache.wording import count_noun
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from featurecache.encoders.encoder import Encoder
 
 KIND = "head"
 WEIGHTS = "head.safetensors"
+_REFERENCE = "familiarity.reference"
+"""The embeddings of the training images that ``Familiarity`` compares images with."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +75,7 @@ class HeadModel(TrainedModel):
         bit_depth: See ``TrainedModel``.
         learning_caveats: What a reader of any evaluation has to know about its training images.
         units: What it was trained and scored on: images or studies.
+        familiarity: Compares images with a sample of the training images; None without one.
     """
 
     module: Head
@@ -86,6 +92,7 @@ class HeadModel(TrainedModel):
     bit_depth: int | None
     learning_caveats: tuple[str, ...]
     units: Units
+    familiarity: Familiarity | None
 
     def probabilities(self, embedding: NDArray[np.floating]) -> NDArray[np.float64]:
         """Return probabilities of shape (N, C) for embeddings of shape (N, D), or tokens."""
@@ -143,9 +150,12 @@ class HeadModel(TrainedModel):
 
     def save(self, folder: Path) -> None:
         """Write the weights, ``head.safetensors``, into a run folder."""
+        import torch
         from safetensors.torch import save_file
 
         state = {name: tensor.contiguous() for name, tensor in self.module.state_dict().items()}
+        if self.familiarity is not None:
+            state[_REFERENCE] = torch.from_numpy(self.familiarity.reference)
         save_file(state, folder / WEIGHTS, metadata={"format": "pt"})
 
 
@@ -178,6 +188,7 @@ def load_model(folder: Path) -> HeadModel:
         dims = [encoder.dim for encoder in encoders]
         sizes = dims if settings.fusion == "late" else [sum(dims)]
         state = read_weights(folder, WEIGHTS, sizes=[*sizes, len(labels), *(settings.hidden or ())])
+        familiarity = _read_familiarity(state, sum(dims))
         module = _untrained_head(settings, dims, len(labels))
         module.resize_buffers_for(state)
         module.load_state_dict(state)
@@ -206,12 +217,29 @@ def load_model(folder: Path) -> HeadModel:
         learned=learned,
         calibration=calibration,
         limits=limits,
+        familiarity=familiarity,
         provenance=read_provenance(folder),
         bit_depth=config["cache"].get("bit_depth"),
         learning_caveats=caveats,
         source=str(folder),
         units=units,
     )
+
+
+def _read_familiarity(state: "dict[str, Tensor]", dim: int) -> Familiarity | None:
+    """Take the sample of training images out of the tensors of a head.
+
+    Raises:
+        ValueError: It has another shape than embeddings, or a row that has no direction.
+    """
+    reference = state.pop(_REFERENCE, None)
+    if reference is None:
+        return None
+    if reference.ndim != 2 or reference.shape[1] != dim or len(reference) < MIN_IMAGES:
+        raise ValueError(f"{_REFERENCE} has shape {tuple(reference.shape)}")
+    if not reference.any(dim=1).all():
+        raise ValueError(f"{_REFERENCE} has a row of zeros")
+    return Familiarity(reference.numpy().astype(np.float16))
 
 
 def _untrained_head(settings: HeadConfig, dims: Sequence[int], labels: int) -> Head:

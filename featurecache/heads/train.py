@@ -36,6 +36,7 @@ from featurecache.heads.registry import head_spec
 from featurecache.heads.text_features import LabelTexts
 from featurecache.heads.types import TrainedHead, TrainingData, TrainingJob
 from featurecache.metrics.conformal import DEFAULT_COVERAGE, read_answers
+from featurecache.metrics.familiarity import Familiarity, fit_familiarity
 from featurecache.metrics.metrics import Control, Metrics
 from featurecache.metrics.platt_scaling import read_calibration
 from featurecache.metrics.thresholds import OperatingPoint
@@ -201,6 +202,11 @@ def _train(
     )
     if any_finding is not None:
         any_finding = cache.join_scores(any_finding, cache.labels.names)
+    familiarity = None
+    if inputs.n_tokens is None:
+        familiarity = fit_familiarity(
+            inputs.embedding, heads[0].train_rows, inputs.patients, seed=config.seed
+        )
     metrics = evaluate(
         trials[0].data,
         trials[0].score,
@@ -210,6 +216,9 @@ def _train(
         trials=trials,
         seeds=spread,
         controls=control_metrics,
+        familiarity=None
+        if familiarity is None
+        else familiarity.measure(inputs.embedding[scored_rows(inputs)]),
         text_gain=text_gain(trials, permuted_trials, rows),
         warnings=[
             *caveats,
@@ -226,7 +235,9 @@ def _train(
         "operating_point": str(operating_point),
         "controls": controls,
     }
-    return _make_run(cache, heads[0], metrics, trials[0], arguments, tuple(of_learning))
+    return _make_run(
+        cache, heads[0], metrics, trials[0], familiarity, arguments, tuple(of_learning)
+    )
 
 
 def training_data_from(cache: Cache, config: HeadConfig) -> TrainingData:
@@ -387,6 +398,7 @@ def _make_run(
     head: TrainedHead,
     metrics: Metrics,
     trial: Trial,
+    familiarity: Familiarity | None,
     arguments: Mapping[str, Any],
     of_learning: tuple[str, ...],
 ) -> Run:
@@ -405,6 +417,7 @@ def _make_run(
         learned=tuple(trial.data.learned.tolist()),
         calibration=read_calibration(metrics, cache.labels.names),
         limits=read_answers(metrics.answers, cache.labels.names),
+        familiarity=familiarity,
         provenance=provenance,
         bit_depth=cache.header.bit_depth,
         learning_caveats=of_learning,

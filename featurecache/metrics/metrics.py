@@ -23,6 +23,7 @@ from featurecache.metrics.document import (
     Interval,
     Score,
 )
+from featurecache.metrics.familiarity import FamiliarityScores
 from featurecache.metrics.predictive_values import PredictiveValues
 from featurecache.metrics.retuned import Retuned
 from featurecache.metrics.subgroups import Subgroups
@@ -657,6 +658,8 @@ class Metrics(Scores):
         classes: How often the predicted class is right, where each image of the data set has
             exactly one of the labels; None for other labels.
         text_gain: What the label texts contribute; None for methods without text.
+        familiarity: How familiar the scored images are to the head; None without a trained head, or
+            with too few training patients.
         seeds: Means over seeds, the metrics to report; None for a single seed. All other metrics
             are those of the first seed.
         retuned: For external validation, what thresholds chosen on that data set would change.
@@ -685,6 +688,7 @@ class Metrics(Scores):
     answers: Answers | None = None
     classes: ClassScores | None = None
     text_gain: TextGain | None = None
+    familiarity: FamiliarityScores | None = None
     seeds: SeedSpread | None = None
     retuned: Retuned | None = None
     negatives: Literal["all", "healthy", "diseased"] = "all"

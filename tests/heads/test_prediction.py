@@ -12,6 +12,8 @@ from featurecache.encoders.encoder import Encoder
 from featurecache.errors import FeaturecacheWarning, RunError, UsageError
 from featurecache.heads.train import train_head
 from featurecache.images.decode import read_image
+from featurecache.metrics.familiarity import COLUMNS as FAMILIARITY
+from featurecache.metrics.familiarity import fit_familiarity
 from featurecache.metrics.platt_scaling import PlattScaling
 from featurecache.runs.prediction import BATCH_SIZE
 from featurecache.runs.run import load_run
@@ -222,3 +224,16 @@ def test_other_library_versions_are_a_warning(trained, images, use_encoder):
 def test_one_encoder_must_be_named_per_encoder_of_the_run(trained, images, argument):
     with pytest.raises(UsageError, match=f"takes 1 encoder, but `{argument}` names 2"):
         trained[0].predict(images[:1], **{argument: ["x", "y"]})
+
+
+def test_familiarity_is_that_of_a_sample_of_training_patients(trained, images):
+    run, _ = trained
+    cache = open_cache(run.config["cache"]["path"])
+    sample = fit_familiarity(cache.embedding, cache.rows("train"), cache.patients)
+    expected = sample.percentiles(cache.embedding)
+    columns = list(FAMILIARITY)
+    np.testing.assert_allclose(run.predict(run.config["cache"]["path"])[columns], expected)
+    np.testing.assert_allclose(run.predict(images[:4])[columns], expected[:4])
+    scored = np.median(expected[cache.rows("test")], axis=0)
+    found = run.metrics.familiarity
+    assert [found.knn, found.mahalanobis] == pytest.approx(scored)
