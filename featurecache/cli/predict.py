@@ -329,8 +329,8 @@ def _print_foreign(table: "pd.DataFrame") -> None:
     if foreign:
         more = ", ..." if len(foreign) > MAX_IMAGES else ""
         print_result(
-            f"{count_noun(len(foreign), table.columns[0])} more foreign than {100 - FOREIGN} % of the "
-            f"training images: {', '.join(map(str, foreign[:MAX_IMAGES]))}{more}"
+            f"{count_noun(len(foreign), table.columns[0])} more foreign than {100 - FOREIGN} % of "
+            f"the training images: {', '.join(map(str, foreign[:MAX_IMAGES]))}{more}"
         )
 
 
