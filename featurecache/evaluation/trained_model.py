@@ -206,11 +206,7 @@ class TrainedModel(ABC):
             pooled = self.units.study_features is not None
             results = classify_images(
                 encoders,
-                np.asarray
-                if pooled
-                else self._scores
-                if heatmap is None
-                else self._with_attention,
+                np.asarray if pooled else self._scores if heatmap is None else self._with_attention,
                 [source.paths[row] for row in grouping.rows],
                 names=[source.names[row] for row in grouping.rows],
                 bit_depth=bit_depth or self.bit_depth,
@@ -328,9 +324,7 @@ class TrainedModel(ABC):
 
     def _scores(self, embedding: NDArray[np.floating]) -> NDArray[np.float64]:
         """Return probabilities and familiarity of each image side by side, (N, C + 2)."""
-        return np.concatenate(
-            [self.probabilities(embedding), self._percentiles(embedding)], axis=1
-        )
+        return np.concatenate([self.probabilities(embedding), self._percentiles(embedding)], axis=1)
 
     def _percentiles(self, embedding: NDArray[np.floating]) -> NDArray[np.float64]:
         if self.familiarity is None:
