@@ -174,7 +174,9 @@ def test_cache_and_data_set_give_the_same_as_their_images(trained, images, tmp_p
     assert table["image"].tolist() == open_cache(cache).ids.tolist()
     with pytest.raises(UsageError, match="give it without other files"):
         run.predict([cache, images[0]])
-    with pytest.raises(UsageError, match="leave out `models`, `weights` and `bit_depth`"):
+    with pytest.raises(
+        UsageError, match="leave out `models`, `weights`, `bit_depth` and `heatmap`"
+    ):
         run.predict(cache, weights=["x"])
     done = []
     table = run.predict(images[:20], progress=lambda n, total: done.append((n, total)))
