@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.metrics import roc_auc_score
 
 from featurecache.runs.predictions import Predictions
 
@@ -34,27 +33,23 @@ class PairedSeeds:
 
 def compare_seeds(first: Sequence[Predictions], other: Sequence[Predictions]) -> PairedSeeds:
     """Compare the trainings of two methods, in the order of the same seeds."""
-    runs = (first, other)
     test = np.flatnonzero(first[0].splits == "test")
     patients, owner = np.unique(first[0].patients[test], return_inverse=True)
     labels = supported(first[0].truth[test], owner)
     rng = np.random.default_rng(0)
-
-    def aurocs(weights: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return the macro AUROC of each method and seed."""
-        return np.array(
-            [[macro_auroc(run, test, labels, weights[owner]) for run in method] for method in runs]
-        )
-
-    estimate = aurocs(np.ones(len(patients))).mean(axis=1)
-    differences = []
-    for _ in range(N_BOOTSTRAP):
-        sample = rng.integers(len(patients), size=len(patients))
-        drawn = aurocs(np.bincount(sample, minlength=len(patients)).astype(np.float64))
-        chosen = rng.integers(len(first), size=len(first))
-        differences.append((drawn[1] - drawn[0])[chosen].mean())
-    low, high = np.nanpercentile(differences, [2.5, 97.5])
-    return PairedSeeds(float(estimate[0]), float(estimate[1]), (float(low), float(high)))
+    drawn = rng.integers(len(patients), size=(N_BOOTSTRAP, len(patients)))
+    counts = np.stack([np.bincount(one, minlength=len(patients)) for one in drawn])
+    weights = np.concatenate([np.ones((1, len(test))), counts[:, owner]])
+    # (method, seed, sample); the first sample is the data as they are.
+    aurocs = np.array(
+        [[macro_aurocs(run, test, labels, weights) for run in method] for method in (first, other)]
+    )
+    differences = aurocs[1] - aurocs[0]
+    seeds = rng.integers(len(first), size=(N_BOOTSTRAP, len(first)))
+    samples = np.take_along_axis(differences[:, 1:].T, seeds, axis=1).mean(axis=1)
+    low, high = np.nanpercentile(samples, [2.5, 97.5])
+    means = aurocs[:, :, 0].mean(axis=1)
+    return PairedSeeds(float(means[0]), float(means[1]), (float(low), float(high)))
 
 
 def supported(truth: NDArray[np.int8], owner: NDArray[np.intp]) -> list[int]:
@@ -66,17 +61,23 @@ def supported(truth: NDArray[np.int8], owner: NDArray[np.intp]) -> list[int]:
     ]
 
 
-def macro_auroc(
+def macro_aurocs(
     run: Predictions,
     test: NDArray[np.intp],
     labels: Sequence[int],
     weights: NDArray[np.float64],
-) -> float:
-    """Return the macro AUROC of weighted images; NaN where a label has no AUROC."""
+) -> NDArray[np.float64]:
+    """Return the macro AUROC of n images for each row of weights (S, n), which are numbers of draws.
+
+    It is NaN where a label has no AUROC.
+    """
     values = []
     for label in labels:
-        truth = run.truth[test, label]
-        if len(np.unique(truth[weights > 0])) < 2:
-            return float("nan")
-        values.append(roc_auc_score(truth, run.probability[test, label], sample_weight=weights))
-    return float(np.mean(values))
+        truth, score = run.truth[test, label], run.probability[test, label]
+        positive, negative = (np.flatnonzero(truth == value) for value in (1, 0))
+        # The AUROC is the share of pairs of a positive and a negative that are in order.
+        in_order = np.sign(score[positive, None] - score[negative]) / 2 + 0.5
+        pairs = weights[:, positive].sum(axis=1) * weights[:, negative].sum(axis=1)
+        won = ((weights[:, positive] @ in_order) * weights[:, negative]).sum(axis=1)
+        values.append(np.divide(won, pairs, out=np.full(len(pairs), np.nan), where=pairs > 0))
+    return np.asarray(np.mean(values, axis=0))
