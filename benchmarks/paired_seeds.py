@@ -67,7 +67,7 @@ def macro_aurocs(
     labels: Sequence[int],
     weights: NDArray[np.float64],
 ) -> NDArray[np.float64]:
-    """Return the macro AUROC of n images for each row of weights (S, n), which are numbers of draws.
+    """Return the macro AUROC of n images for each row of weights, (S, n).
 
     It is NaN where a label has no AUROC.
     """

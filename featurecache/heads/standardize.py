@@ -15,8 +15,7 @@ _CHUNK_ROWS = 4096
 class Standardize(nn.Module):
     """Scale embeddings to unit length, then each dimension to mean 0 and variance 1.
 
-    Mean and standard deviation are those of the training rows. Tokens are embeddings of their
-    place in an image: those of each place have a mean and deviation of their own.
+    Mean and standard deviation are those of the training rows; of tokens, those of all tokens.
     """
 
     mean: Tensor
@@ -30,21 +29,22 @@ class Standardize(nn.Module):
     @torch.no_grad()
     def fit(self, embedding: NDArray[np.floating], rows: NDArray[np.intp]) -> None:
         """Compute mean and standard deviation of rows of (N, D) embeddings, or (N, T, D) tokens."""
-        shape = embedding.shape[1:]
-        center = torch.zeros(shape)
-        total = torch.zeros(shape, dtype=torch.float64)
+        dim = embedding.shape[-1]
+        center = torch.zeros(dim)
+        total = torch.zeros(dim, dtype=torch.float64)
         squares = torch.zeros_like(total)
         for index, chunk in enumerate(_iter_chunks(embedding, rows)):
-            unit = l2_normalize(chunk)
+            unit = l2_normalize(chunk).reshape(-1, dim)
             if index == 0:
                 center = unit.mean(dim=0)
             # Squared distances from a point near the mean do not cancel in single precision.
             offset = unit - center
             total += offset.sum(dim=0)
             squares += offset.square_().sum(dim=0)
-        mean = total / len(rows)
+        number = len(rows) * math.prod(embedding.shape[1:-1])
+        mean = total / number
         self.mean = (center + mean).float()
-        deviation = (squares / len(rows) - mean.square()).clamp(min=0).sqrt()
+        deviation = (squares / number - mean.square()).clamp(min=0).sqrt()
         # Dividing a constant dimension by its deviation would amplify rounding errors.
         self.deviation = torch.where(deviation > 1e-6, deviation, 1.0).float()
 

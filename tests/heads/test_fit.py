@@ -289,7 +289,7 @@ def test_inputs_standardized_batch_by_batch_give_the_same_head(data, precision, 
 
 def test_validation_in_batches_gives_the_overall_loss(data, monkeypatch):
     at_once = fit_head(data, settings(epochs=1))
-    monkeypatch.setattr(gradient, "_VALIDATION_BATCH", 7)
+    monkeypatch.setattr(gradient, "rows_at_once", lambda shape: 7)
     assert (data.labels[data.val] < 0).any()  # batches with different numbers of known labels
     in_batches = fit_head(data, settings(epochs=1))
     assert in_batches.history[0].val_loss == pytest.approx(at_once.history[0].val_loss, rel=1e-6)
@@ -445,7 +445,7 @@ def test_training_rows_are_all_rows_a_random_or_a_balanced_subset(data):
 def test_probabilities_do_not_depend_on_batch_size(data, monkeypatch):
     module = fit_head(data, SMALL).module
     whole = predict_probabilities(module, data.embedding)
-    monkeypatch.setattr("featurecache.heads.fit._BATCH_SIZE", 7)
+    monkeypatch.setattr("featurecache.heads.fit.rows_at_once", lambda shape: 7)
     batches = predict_probabilities(module, data.embedding)
     assert whole.dtype == np.float64
     assert whole.shape == data.labels.shape

@@ -1,7 +1,6 @@
 """The attentive head: each label looks for itself at the places of an image."""
 
 import math
-from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
@@ -35,18 +34,6 @@ class Attentive(GradientHead):
         self.query = nn.Parameter(torch.zeros(labels, config.hidden[-1]))
         self.output = nn.Linear(config.hidden[-1], labels)
         self.whole = nn.Linear(config.hidden[-1], labels, bias=False)
-
-    def resize_buffers_for(self, state: Mapping[str, Tensor]) -> None:
-        """Resize the means and deviations of the tokens to their number.
-
-        Raises:
-            ValueError: The state cannot belong to this head.
-        """
-        for name in ("mean", "deviation"):
-            values = state[f"scaling.{name}"]
-            if values.ndim != 2 or values.shape[1] != self.dim:
-                raise ValueError(f"scaling.{name} has the shape {tuple(values.shape)}")
-            setattr(self.scaling, name, torch.empty_like(values))
 
     def forward(self, embedding: Tensor) -> Tensor:
         """Return the logits (B, C) of tokens (B, T, D), or (B, T * D), of any length."""

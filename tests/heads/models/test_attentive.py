@@ -75,7 +75,7 @@ def test_logits_and_attention_follow_the_formula(hidden, n_tokens):
     head.query.data.normal_()
     state = {name: tensor.double().numpy() for name, tensor in head.state_dict().items()}
     unit = tokens / np.sqrt((tokens**2).sum(axis=-1, keepdims=True))
-    z = (unit - unit.mean(axis=0)) / unit.std(axis=0)
+    z = (unit - unit.mean(axis=(0, 1))) / unit.std(axis=(0, 1))
     layers = ["first", *(["hidden.2"] if len(hidden) == 2 else [])]
     for layer in layers:
         z = np.maximum(z @ state[f"{layer}.weight"].T + state[f"{layer}.bias"], 0)
