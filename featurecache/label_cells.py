@@ -56,6 +56,17 @@ NORMAL_WORDS: Final = frozenset({"normal", "healthy", "unremarkable", "gesund", 
 
 _PAPER_POSITIVE: Final = ("Atelectasis", "Edema")
 
+_CHEXPERT_PARENTS: Final = (
+    ("Pneumonia", "Consolidation"),
+    ("Consolidation", "Lung Opacity"),
+    ("Edema", "Lung Opacity"),
+    ("Atelectasis", "Lung Opacity"),
+    ("Lung Lesion", "Lung Opacity"),
+    ("Cardiomegaly", "Enlarged Cardiomediastinum"),
+)
+"""Labels of CheXpert with those that they are kinds of (Irvin et al. 2019, figure 1), the lowest of
+the tree first."""
+
 _CHOICES: Final[Mapping[str, Mapping[str, str]]] = {
     "uncertain": {
         "ignore": "unknown",
@@ -69,6 +80,7 @@ _CHOICES: Final[Mapping[str, Mapping[str, str]]] = {
         "any": "positive",
     },
     "labels_from": {"all": "stated", "physician": "unknown"},
+    "hierarchy": {"none": "", "chexpert": ""},
 }
 """The values of each field of a policy, and what its cells count as; readers may be a number."""
 _CODES_OF: Final = {
@@ -98,6 +110,9 @@ class LabelPolicy:
         readers: How many readers have to state a finding where several read an image: "majority",
             "any", or a number. Where there are fewer readers than that, all of them have to.
         labels_from: "all", or "physician": labels that a model read from a report are unknown.
+        hierarchy: "none"; or "chexpert", by whose tree a positive finding makes the finding that it
+            is a kind of positive, too, whatever its own cell is: Pneumonia, for example,
+            Consolidation, and that Lung Opacity.
 
     Raises:
         UnknownNameError: There is no such value.
@@ -113,6 +128,7 @@ class LabelPolicy:
     blank: str = "unknown"
     readers: str = "majority"
     labels_from: str = "all"
+    hierarchy: str = "none"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "readers", str(self.readers))  # as a number, it may be an int
@@ -161,28 +177,41 @@ class LabelPolicy:
         else:
             needed = np.minimum(readers, 1 if self.readers == "any" else int(self.readers))
         labels[disputed] = votes >= needed
+        if self.hierarchy != "none":
+            for child, parent in _parents(names):
+                labels[labels[:, child] == POSITIVE, parent] = POSITIVE
         labels.flags.writeable = False
         return labels
 
-    def applied_to(self, cells: "NDArray[np.int8]") -> dict[str, str]:
-        """Return the fields that matter for some cells: those that occur, with their values.
+    def applied_to(self, cells: "NDArray[np.int8]", names: Sequence[str]) -> dict[str, str]:
+        """Return the fields that matter for some cells, with their values.
 
         Policies of data sets without uncertain cells do not differ in what these count as.
+
+        Args:
+            cells: (N, C) int8 cells; see ``VALID_CELLS``.
+            names: The C label names.
         """
-        return {
-            field: value
-            for field, value in asdict(self).items()
+        applied = {
+            field: getattr(self, field)
+            for field in _CODES_OF
             if bool(_of_field(cells, field).any())
         }
+        return applied | ({"hierarchy": self.hierarchy} if _parents(names) else {})
 
-    def describe(self, cells: "NDArray[np.int8]") -> str:
+    def describe(self, cells: "NDArray[np.int8]", names: Sequence[str]) -> str:
         """Return what cells count as that are not simply positive, negative, or blank and unknown.
+
+        Args:
+            cells: (N, C) int8 cells; see ``VALID_CELLS``.
+            names: The C label names.
 
         Returns:
             A line that names the fields in backticks; "" where there are none.
         """
         parts = []
-        for field, value in asdict(self).items():
+        for field in _CODES_OF:
+            value = getattr(self, field)
             number = int(_of_field(cells, field).sum())
             if number and (field, value) != ("blank", "unknown"):
                 one, several = _CELLS_OF[field]
@@ -191,7 +220,17 @@ class LabelPolicy:
                     f"{count_noun(number, f'{one} counts', f'{several} count')} as "
                     f"{_CHOICES[field].get(value, needed)} (`{field}` {value})"
                 )
+        if self.hierarchy != "none" and (pairs := _parents(names)):
+            implied = ", ".join(f"{names[child]} as {names[parent]}" for child, parent in pairs)
+            parts.append(f"positives count as what they are kinds of ({implied})")
         return f"labels: {', '.join(parts)}" if parts else ""
+
+
+def _parents(names: Sequence[str]) -> list[tuple[int, int]]:
+    """Return the indices of labels and of those that they are kinds of, by CheXpert's tree."""
+    index = {bare_word(name): position for position, name in enumerate(names)}
+    pairs = [(bare_word(child), bare_word(parent)) for child, parent in _CHEXPERT_PARENTS]
+    return [(index[one], index[other]) for one, other in pairs if {one, other} <= index.keys()]
 
 
 def _of_field(cells: "NDArray[np.int8]", field: str) -> "NDArray[np.bool_]":
@@ -241,7 +280,7 @@ def require_same_policy(
     for field in first:
         if first[field] != other.get(field, first[field]):
             raise UsageError(
-                f"{field} cells count differently: `{field}` is {first[field]!r} for {names[0]} "
+                f"cells count differently: `{field}` is {first[field]!r} for {names[0]} "
                 f"and {other[field]!r} for {names[1]}. Train and score them under one policy"
             )
 

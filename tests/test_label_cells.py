@@ -14,7 +14,13 @@ from hypothesis.extra.numpy import array_shapes, arrays
 import featurecache as fc
 from featurecache.datasets.registry import DATASETS, get_dataset_spec
 from featurecache.errors import CacheError, UnknownNameError, UsageError
-from featurecache.label_cells import LabelPolicy, any_of, cells_of_votes, count_cells
+from featurecache.label_cells import (
+    LabelPolicy,
+    any_of,
+    cells_of_votes,
+    count_cells,
+    require_same_policy,
+)
 from featurecache.store.merge import merge_caches
 from tests.evaluation.toy_caches import write_toy_cache
 
@@ -118,7 +124,31 @@ def test_unknown_policy_is_refused(field: str, near: str) -> None:
 def test_policy_describes_what_it_changes(
     policy: dict[str, str], cells: list[int], line: str
 ) -> None:
-    assert LabelPolicy(**policy).describe(np.array([cells], np.int8)) == line
+    names = list("abcd")[: len(cells)]
+    assert LabelPolicy(**policy).describe(np.array([cells], np.int8), names) == line
+
+
+def test_positive_findings_make_those_positive_that_they_are_kinds_of() -> None:
+    names = ["Lung_Opacity", "Pneumonia", "Mass", "Consolidation", "Cardiomegaly"]
+    cells = np.array(
+        [[-2, 1, 0, 0, -2], [0, 0, 1, 1, 1], [-1, -1, 0, -2, 0], [0, 2, 0, 0, 0], [0, 3, 0, 0, 0]],
+        np.int8,
+    )
+    plain, by_tree = LabelPolicy(), LabelPolicy(hierarchy="chexpert")
+    want = plain.resolve(cells, names).copy()
+    want[[0, 0, 1, 4, 4], [3, 0, 0, 3, 0]] = 1
+    np.testing.assert_array_equal(by_tree.resolve(cells, names), want)
+    physician = LabelPolicy(hierarchy="chexpert", labels_from="physician")
+    assert physician.resolve(cells[4:], names).tolist() == [[0, -1, 0, 0, 0]]
+    line = "labels: positives count as what they are kinds of (Pneumonia as Consolidation, "
+    assert by_tree.describe(cells[1:2], names).startswith(line)
+    assert plain.describe(cells[1:2], names) == ""
+    assert by_tree.applied_to(cells[1:2], names) == {"hierarchy": "chexpert"}
+    assert by_tree.applied_to(cells[1:2], list("abcde")) == {}
+    with pytest.raises(UsageError, match="`hierarchy` is 'chexpert' for a and 'none' for b"):
+        require_same_policy(
+            by_tree.applied_to(cells, names), plain.applied_to(cells, names), names=("a", "b")
+        )
 
 
 def test_cells_are_counted_by_label() -> None:

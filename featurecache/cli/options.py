@@ -129,6 +129,8 @@ _POLICY: Final = {
     "blank": "What blank cells of labels count as: unknown or negative.",
     "readers": "How many of several readers have to state a finding: majority, any or a number.",
     "labels_from": "Whose labels count: all, or physician, which leaves out those of models.",
+    "hierarchy": "Whether positive findings make those that they are kinds of positive, too: none "
+    "or chexpert, by its tree (Pneumonia is a Consolidation, that a Lung Opacity).",
 }
 STUDY_SCORES: Final = "How scores of a study's images are joined: mean or max. Default: mean."
 _UNITS: Final = {
@@ -231,7 +233,10 @@ def describe_choice(paths: Path | Sequence[Path], cache: "Cache") -> str:
 
 def print_policy(data: "Cache | Dataset") -> None:
     """Print what uncertain and blank cells count as, if there are any."""
-    if line := data.policy.describe(data.cells):
+    from featurecache.datasets.dataset import Dataset
+
+    names = data.label_names if isinstance(data, Dataset) else data.labels.names
+    if line := data.policy.describe(data.cells, names):
         print_status(line)
 
 

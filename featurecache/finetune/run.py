@@ -165,7 +165,7 @@ def train_encoder(
                     "settings": asdict(config),
                     **({} if arguments is None else {"arguments": arguments}),
                     "labels": list(dataset.label_names),
-                    "label_policy": dataset.policy.applied_to(dataset.cells),
+                    "label_policy": dataset.policy.applied_to(dataset.cells, dataset.label_names),
                     "dataset": dataset.name,
                     "bit_depth": dataset.bit_depth,
                     "model": encoder.name,

@@ -30,6 +30,7 @@ def open_cache(
     blank: str | None = None,
     readers: str | int | None = None,
     labels_from: str | None = None,
+    hierarchy: str | None = None,
     level: str | None = None,
     views: str | None = None,
     study_scores: str | None = None,
@@ -52,6 +53,8 @@ def open_cache(
             By default that of the data set.
         labels_from: "all", or "physician" if labels by models are unknown. By default that of the
             data set.
+        hierarchy: "none", or "chexpert" if positive findings make those that they are kinds of
+            positive, too. By default that of the data set.
         level: What the rows are and what is scored: "image" (default) or "study". A finding is
             positive in a study if it is in one of its images. An image without a study is one of
             its own.
@@ -95,6 +98,7 @@ def open_cache(
         "blank": blank,
         "readers": None if readers is None else str(readers),
         "labels_from": labels_from,
+        "hierarchy": hierarchy,
     }
     if any(value is not None for value in policy.values()):
         caches = [_override_policy(cache, policy) for cache in caches]

@@ -127,7 +127,7 @@ class Labels:
     @property
     def applied_policy(self) -> dict[str, str]:
         """The fields of the policy that matter for these cells; see ``LabelPolicy.applied_to``."""
-        return self.policy.applied_to(self.cells)
+        return self.policy.applied_to(self.cells, self.names)
 
     def to_float(self, rows: "NDArray[np.intp] | slice" = slice(None)) -> NDArray[np.float32]:
         """Return the values of these rows as (n, C) float32, NaN where unknown."""
