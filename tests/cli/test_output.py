@@ -231,6 +231,7 @@ def test_many_labels_of_an_image_have_a_row_each(narrow_terminal, capsys):
                 f"{label} probability": probability,
                 f"{label} positive": probability >= 0.5,
                 f"{label} calibrated": np.nan,
+                f"{label} answer": "unsure",
             }
         return row
 
@@ -238,7 +239,7 @@ def test_many_labels_of_an_image_have_a_row_each(narrow_terminal, capsys):
     _print_by_label("probabilities", one, thresholds)
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "probabilities: folder/0.png"
-    assert lines[3].split() == ["Pleural_Thickening", "13", "0.650*", "0.500", "–"]
+    assert lines[3].split() == ["Pleural_Thickening", "13", "0.650*", "0.500", "unsure", "–"]
     assert sum("Pleural_Thickening" in line for line in lines) == 14
     # Of several images: the three highest, and all that are at or above their threshold.
     several = pd.DataFrame([values(0), values(-5)])

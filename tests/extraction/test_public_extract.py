@@ -169,6 +169,7 @@ def test_cache_records_the_arguments_that_its_embeddings_and_labels_come_from(
         "precision": "fp32",
         "resize": "published",
         "features": None,
+        "views": None,
         "bit_depth": None,
         "batch_size": 2,
         "limit": None,

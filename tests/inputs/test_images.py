@@ -189,7 +189,7 @@ def test_a_run_keeps_the_bit_depth_for_new_images(run, tmp_path):
     )
     refused = run("predict", "run", "cache/table/tiny.h5", "--bit-depth", 9)
     assert refused.code == 2
-    assert "leave out --model, --weights and --bit-depth" in refused.stderr
+    assert "leave out --model, --weights, --bit-depth and --heatmap" in refused.stderr
     query = ("retrieve", "--cache", "cache/table/tiny.h5", "--image")
     found = run(*query, dark, "--bit-depth", 9, "--json").json
     assert found["copies"] == ["0.png"]  # bright again, it is the image that it was made from
