@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from featurecache.prompts import PromptSet
     from featurecache.report.report import report
     from featurecache.retrieval.query import retrieve
+    from featurecache.retrieval.suggest import suggest
     from featurecache.runs.run import Run, load_run
     from featurecache.sklearn import HeadClassifier
     from featurecache.store.cache import Cache
@@ -81,6 +82,7 @@ _MODULES = {
     "register_head": "heads.registry",
     "report": "report.report",
     "retrieve": "retrieval.query",
+    "suggest": "retrieval.suggest",
     "table": "evaluation.table",
     "train_head": "heads.train",
     "zero_shot": "evaluation.zero_shot",
@@ -122,6 +124,7 @@ __all__ = [
     "register_head",
     "report",
     "retrieve",
+    "suggest",
     "table",
     "train_head",
     "zero_shot",

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from featurecache.audit.doubtful_labels import DoubtfulLabels, doubtful_labels
 from featurecache.audit.label_support import LabelSupport, label_support
 from featurecache.audit.leakage import (
     IdenticalFiles,
@@ -50,6 +51,7 @@ class Audit:
         near_duplicates: Nearly identical images in different splits.
         shortcuts: How well view, sex and age can be predicted from the embeddings.
         label_support: Numbers of positives and negatives by label, split and view.
+        doubtful_labels: Labels that are probably wrong; None if they were not looked for.
     """
 
     dataset: str
@@ -64,6 +66,7 @@ class Audit:
     near_duplicates: NearDuplicates
     shortcuts: Shortcuts
     label_support: Mapping[str, LabelSupport]
+    doubtful_labels: DoubtfulLabels | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the audit as a JSON value."""
@@ -115,6 +118,11 @@ class Audit:
             "labels with too little support in a split": (
                 f"{len(weak)} of {len(self.label_support)}" if self.label_support else "no labels"
             ),
+            **(
+                {}
+                if self.doubtful_labels is None
+                else {"doubtful labels": str(len(self.doubtful_labels.cells))}
+            ),
         }
 
 
@@ -122,18 +130,21 @@ def audit(
     cache: CacheLike,
     data: "DatasetLike | None" = None,
     *,
+    labels: bool = False,
     neighbors: int = NEIGHBORS,
     n_bootstrap: int = 1000,
     seed: int = 0,
     progress: DetailedProgress | None = None,
 ) -> Audit:
-    """Look for leaks between splits, shortcuts, and labels that are too rare to score.
+    """Look for leaks between splits, shortcuts, and labels that are too rare or probably wrong.
 
     Args:
         cache: A cache of the data set, by any encoder, or its path.
         data: The data set, anything that ``load_dataset`` takes, or the cache, for the data set
             that it was extracted from. Its images are read to confirm near-duplicates by their
             pixels; without it they are only suspected.
+        labels: Also look for labels that are probably wrong, which takes some seconds per label and
+            ten thousand images; see ``Audit.doubtful_labels``.
         neighbors: Number of nearest images in other splits that each image is compared with.
         n_bootstrap: Number of bootstrap samples of patients; 0 for no intervals.
         seed: Seed of the folds and of the bootstrap.
@@ -144,7 +155,8 @@ def audit(
 
     Raises:
         UsageError: ``data`` lacks an image of the cache or has another file for one, there are no
-            ``neighbors``, or the rows of the cache are studies.
+            ``neighbors``, the rows of the cache are studies, or ``labels`` are to be looked at and
+            it has none.
         ValueError: An embedding has norm 0, NaN or infinity.
 
     Example:
@@ -154,11 +166,16 @@ def audit(
         0
         >>> 0 <= result.shortcuts.sex.values["F"].auroc <= 1
         True
+        >>> result = fc.audit("cache/phantom/tiny.h5", labels=True, n_bootstrap=20)
+        >>> result.doubtful_labels.to_pandas().columns[4:].tolist()
+        ['label', 'value', 'probability', 'corrected']
     """
     if neighbors < 1:
         raise UsageError(f"`neighbors` is {neighbors}: must be at least 1")
     cache = open_cache(cache)
     cache.require_images()
+    if labels:
+        cache.require_labels()
     files = None if data is None else cached_files(cache, as_dataset(data))
     counts = {split: int((cache.splits == split).sum()) for split in SPLITS}
     return Audit(
@@ -174,4 +191,9 @@ def audit(
         near_duplicates=near_duplicates(cache, files, neighbors=neighbors, progress=progress),
         shortcuts=shortcut_probes(cache, n_bootstrap=n_bootstrap, seed=seed, progress=progress),
         label_support=label_support(cache),
+        doubtful_labels=(
+            doubtful_labels(cache, n_bootstrap=n_bootstrap, seed=seed, progress=progress)
+            if labels
+            else None
+        ),
     )

@@ -1,10 +1,11 @@
-"""Near-duplicate images side by side, for a person to judge."""
+"""Near-duplicate images, and images with doubtful labels, side by side for a person to judge."""
 
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from featurecache.audit.doubtful_labels import DoubtfulCell
 from featurecache.audit.near_duplicates import ImagePair
 from featurecache.images.contact_sheet import draw_files, save_png
 
@@ -12,6 +13,8 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 MAX_PAIRS: Final = 60
+MAX_DOUBTFUL: Final = 60
+"""Images with doubtful labels that are drawn."""
 
 
 def draw_pairs(pairs: Sequence[ImagePair], files: Mapping[str, Path]) -> "Image":
@@ -55,3 +58,43 @@ def save_contact_sheet(
         ImageError: See ``draw_pairs``.
     """
     save_png(draw_pairs(pairs, files), Path(path))
+
+
+def doubtful_images(cells: Sequence[DoubtfulCell]) -> dict[str, list[str]]:
+    """Return the images with the most doubtful labels, and the captions of these labels.
+
+    Args:
+        cells: Doubtful labels, most doubtful first.
+
+    Returns:
+        For each of the first ``MAX_DOUBTFUL`` images, by id, lines such as "3: Mass negative, p
+        0.980": the number of the label in the list (from 1), and the probability of a positive.
+    """
+    captions: dict[str, list[str]] = {}
+    for number, cell in enumerate(cells, start=1):
+        if cell.image in captions or len(captions) < MAX_DOUBTFUL:
+            value = "positive" if cell.value else "negative"
+            captions.setdefault(cell.image, []).append(
+                f"{number}: {cell.label} {value}, p {cell.probability:.3f}"
+            )
+    return captions
+
+
+def save_doubtful_sheet(
+    path: str | os.PathLike[str], cells: Sequence[DoubtfulCell], files: Mapping[str, Path]
+) -> None:
+    """Draw the images of ``doubtful_images``, five per row, to a PNG file.
+
+    Args:
+        path: The file to write.
+        cells: One doubtful label or more, most doubtful first.
+        files: File of each of these images by its id.
+
+    Raises:
+        ImageError: An image cannot be read.
+    """
+    images = [
+        ("\n".join([*lines, image[-30:]]), files[image], image)
+        for image, lines in doubtful_images(cells).items()
+    ]
+    save_png(draw_files(images, columns=5), Path(path))

@@ -25,6 +25,9 @@ _Sums = tuple[int, Floats, float, Floats, Floats, float]
 
 FOLDS: Final = 5
 
+MIN_PATIENTS: Final = 20
+"""Minimum number of patients of each value, or of known age: with fewer, a fold has only a few."""
+
 STRENGTHS: Final = tuple(10.0**power for power in range(-4, 5))
 """Ridge penalties, in units of the embeddings' mean variance times the number of images."""
 

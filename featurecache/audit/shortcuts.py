@@ -5,12 +5,11 @@ An attribute that can be predicted can serve as a shortcut for a label that is c
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from featurecache.audit.probe import cross_val_predict, grouped_folds
+from featurecache.audit.probe import MIN_PATIENTS, cross_val_predict, grouped_folds
 from featurecache.metrics.bootstrap import PatientResamples, none_if_nan, resample_patients
 from featurecache.metrics.jackknife import degrees_of_freedom, leave_one_out, mean_interval
 from featurecache.metrics.ranking import ratio
@@ -19,9 +18,6 @@ from featurecache.metrics.similarity import Directions, normalize_rows
 from featurecache.progress import DetailedProgress
 from featurecache.store.cache import Cache
 from featurecache.store.records import from_utf8
-
-MIN_PATIENTS: Final = 20
-"""Minimum number of patients of each value, or of known age: with fewer, a fold has only a few."""
 
 _Bounds = tuple[float, float] | None
 

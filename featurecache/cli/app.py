@@ -28,6 +28,7 @@ from featurecache.cli import (
     report,
     retrieve,
     runs,
+    suggest,
     table,
     train_head,
     vocabulary,
@@ -104,7 +105,11 @@ def featurecache(
 
 COMMANDS: Mapping[str, Mapping[str, Callable[..., None]]] = {
     "Start": {"demo": demo.demo, "doctor": doctor.doctor},
-    "Data": {"vocabulary": vocabulary.vocabulary, "audit": audit.audit},
+    "Data": {
+        "vocabulary": vocabulary.vocabulary,
+        "audit": audit.audit,
+        "suggest": suggest.suggest,
+    },
     "Embed": {"extract": extract.extract},
     "Learn": {
         "heads": list_commands.heads,

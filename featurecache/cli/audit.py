@@ -34,6 +34,7 @@ from featurecache.wording import UNDEFINED, count_noun
 
 if TYPE_CHECKING:
     from featurecache.audit.audit import Audit
+    from featurecache.audit.doubtful_labels import DoubtfulLabels
     from featurecache.audit.leakage import GroupsAcrossSplits, GroupsWithinSplit
     from featurecache.audit.near_duplicates import ImagePair
 
@@ -42,7 +43,9 @@ MAX_ROWS = 20
 
 
 @takes_policy
-@takes_dataset_options(without=("view_column", "sex_column", "age_column", "metadata_column"))
+@takes_dataset_options(
+    without=("view_column", "sex_column", "age_column", "metadata_column", "corrections")
+)
 def audit(
     *,
     cache: CacheFile = Path("cache"),
@@ -66,6 +69,26 @@ def audit(
         Path | None,
         typer.Option(help="Contact sheet of near-duplicate images to write.", metavar="PNG"),
     ] = None,
+    labels: Annotated[
+        bool,
+        typer.Option("--labels", help="Look for labels that are probably wrong."),
+    ] = False,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="File to write the doubtful labels to, .csv or .parquet, to be corrected and "
+            "given back to extract as --corrections; implies --labels.",
+            metavar="FILE",
+        ),
+    ] = None,
+    label_sheet: Annotated[
+        Path | None,
+        typer.Option(
+            help="Contact sheet of the images with the most doubtful labels to write; implies "
+            "--labels.",
+            metavar="PNG",
+        ),
+    ] = None,
     neighbors: Annotated[
         int,
         typer.Option(
@@ -77,48 +100,78 @@ def audit(
     options: DatasetOptions,
     json: Json = False,
 ) -> None:
-    """Look for leaks between splits, shortcuts in the embeddings and labels too rare to score.
+    """Look for leaks between splits, shortcuts in the embeddings, and rare or doubtful labels.
 
     The exit code is 0 even if there are leaks. Without --images no image is read, and
     near-duplicates are only suspected. Options of the data set are only needed if it has moved, or
     if its ids are pseudonymized; they imply --images, as --contact-sheet does.
 
-    Example: featurecache audit --images --contact-sheet pairs.png
+    Example: featurecache audit --images --contact-sheet pairs.png --labels --out doubtful.csv
     """
     import featurecache as fc
-    from featurecache.audit.contact_sheet import save_contact_sheet
-    from featurecache.extraction.source import source_of_cache
+    from featurecache.audit.contact_sheet import (
+        doubtful_images,
+        save_contact_sheet,
+        save_doubtful_sheet,
+    )
+    from featurecache.extraction.source import cached_files, source_of_cache
     from featurecache.io.atomic import require_absent
+    from featurecache.io.table import check_table_file
 
-    if contact_sheet is not None:
-        require_absent(contact_sheet, argument="contact_sheet")
+    for sheet, argument in ((contact_sheet, "contact_sheet"), (label_sheet, "label_sheet")):
+        if sheet is not None:
+            require_absent(sheet, argument=argument)
+    if out is not None:
+        check_table_file(out)
     opened = fc.open_cache(cache, **policy)
     print_status(f"auditing {describe_choice(cache, opened)}")
     print_policy(opened)
+    compares = bool(images or dataset or data_root or contact_sheet)
     data = None
-    if images or dataset or data_root or contact_sheet is not None:
+    if compares or label_sheet:
         data = load_dataset_again(
             source_of_cache(opened), dataset, data_root, options, used_by=opened.path, quiet=json
         )
     with progress_bar(hidden=json) as bar:
         result = fc.audit(
-            opened, data, neighbors=neighbors, n_bootstrap=n_bootstrap, progress=each_task(bar)
+            opened,
+            data if compares else None,
+            labels=bool(labels or out or label_sheet),
+            neighbors=neighbors,
+            n_bootstrap=n_bootstrap,
+            progress=each_task(bar),
         )
     pairs = result.near_duplicates.pairs
     if contact_sheet is not None and data is not None and pairs:
         save_contact_sheet(contact_sheet, pairs, data.files())
+    doubtful = result.doubtful_labels
+    if doubtful is not None and out is not None:
+        doubtful.save(out)
+    if doubtful is not None and label_sheet is not None and data is not None and doubtful.cells:
+        files = cached_files(opened, data, list(doubtful_images(doubtful.cells)))
+        save_doubtful_sheet(label_sheet, doubtful.cells, files)
     if json:
         print_json(result.to_json())
         return
     _print(result)
+    if doubtful is not None:
+        _print_doubtful(doubtful)
+    if out is not None:
+        print_result(f"doubtful labels: {out}")
     if contact_sheet is not None:
         print_result(
             f"contact sheet: {contact_sheet}" if pairs else "no near-duplicates: no contact sheet"
         )
+    if label_sheet is not None and doubtful is not None:
+        print_result(
+            f"contact sheet: {label_sheet}"
+            if doubtful.cells
+            else "no doubtful labels: no contact sheet"
+        )
 
 
 def _print(result: "Audit") -> None:
-    from featurecache.audit.shortcuts import MIN_PATIENTS
+    from featurecache.audit.probe import MIN_PATIENTS
 
     splits = ", ".join(f"{count} {split}" for split, count in result.splits.items())
     print_table(
@@ -171,6 +224,49 @@ def _print(result: "Audit") -> None:
         _label_rows(result),
         optional=1,
     )
+
+
+def _print_doubtful(doubtful: "DoubtfulLabels") -> None:
+    print_table(
+        "labels that contradict what other patients' embeddings predict, and the expected share of "
+        "wrong labels [95 % interval over patients]",
+        ["", "known", "AUROC", "doubtful", "wrong"],
+        [
+            [
+                label,
+                str(doubt.n),
+                format_float(doubt.auroc),
+                UNDEFINED if doubt.doubtful is None else str(doubt.doubtful),
+                with_interval(doubt.wrong_share, doubt.ci95),
+            ]
+            for label, doubt in doubtful.labels.items()
+        ],
+    )
+    undefined = {label: doubt.reason for label, doubt in doubtful.labels.items() if doubt.reason}
+    for label, reason in undefined.items():
+        print_status(f"not looked at: {label}: {reason}")
+    cells = doubtful.cells[:MAX_ROWS]
+    if cells:
+        limited = (
+            f" ({MAX_ROWS} of {len(doubtful.cells)}; --out and --json have all)"
+            if len(doubtful.cells) > MAX_ROWS
+            else ""
+        )
+        print_table(
+            f"doubtful labels, most doubtful first{limited}",
+            ["", "label", "value", "probability", "image", "split"],
+            [
+                [
+                    str(number),
+                    cell.label,
+                    "positive" if cell.value else "negative",
+                    format_float(cell.probability),
+                    cell.image,
+                    cell.split,
+                ]
+                for number, cell in enumerate(cells, start=1)
+            ],
+        )
 
 
 def _leak_rows(result: "Audit") -> list[list[str]]:

@@ -173,6 +173,14 @@ class DatasetOptions:
             metavar="KEYFILE",
         ),
     ] = None
+    corrections: Annotated[
+        Path | None,
+        typer.Option(
+            help="Table of labels that replace those of the data set, as 'featurecache audit "
+            "--out' or 'featurecache suggest' writes it, with the right labels filled in.",
+            metavar="TABLE",
+        ),
+    ] = None
 
     def for_loader(self, dataset: str) -> dict[str, Any]:
         """Return the options that the user gave, as arguments of a data set's loader.
@@ -198,7 +206,7 @@ class DatasetOptions:
 
 _CSV_ARGUMENTS: Final = {option: argument for argument, option in CSV_OPTIONS.items()}
 
-_COMMON_OPTIONS: Final = ("name", "follow_links", "pseudonymize")
+_COMMON_OPTIONS: Final = ("name", "follow_links", "pseudonymize", "corrections")
 """Options that all data sets have."""
 
 _OTHER_OPTIONS: Final = (
@@ -272,6 +280,7 @@ def load_dataset(
             name=options.name,
             follow_links=options.follow_links is not False,
             pseudonymize=options.pseudonymize,
+            corrections=options.corrections,
             require_images=require_images,
             progress=progress,
             **options.for_loader(dataset),

@@ -32,7 +32,7 @@ from featurecache.cli.output import (
 )
 
 
-@takes_dataset_options(without=("view_column", "sex_column", "age_column", "name"))
+@takes_dataset_options(without=("view_column", "sex_column", "age_column", "name", "corrections"))
 @takes_policy
 def explore(
     *,

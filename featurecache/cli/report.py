@@ -20,7 +20,10 @@ if TYPE_CHECKING:
 
 
 @takes_dataset_options(
-    without=("view_column", "sex_column", "age_column", "metadata_column", "name")
+    without=(
+        *("view_column", "sex_column", "age_column"),
+        *("metadata_column", "name", "corrections"),
+    )
 )
 def report(
     *,

@@ -62,6 +62,7 @@ MAX_TEXT: Final = 60
         "view_column",
         "sex_column",
         "age_column",
+        "corrections",
     )
 )
 @takes_policy

@@ -28,6 +28,7 @@ def load_dataset(
     name: str | None = None,
     follow_links: bool = True,
     pseudonymize: str | os.PathLike[str] | None = None,
+    corrections: str | os.PathLike[str] | None = None,
     require_images: bool = True,
     progress: Progress | None = None,
     **options: Any,
@@ -48,6 +49,9 @@ def load_dataset(
             if False, they are refused.
         pseudonymize: Key file. Ids and patients are replaced by keyed hashes in the data set and
             in everything that is made from it. Use the same file whenever the data is read again.
+        corrections: Table of labels that replace those of the data set: with the columns ``id``,
+            ``label`` and ``corrected``, as ``audit`` writes it, or ``id`` and columns of labels, as
+            ``suggest`` does. Empty cells change nothing.
         require_images: If False, a data set that is listed in tables is loaded from these alone,
             with all images that they list, for ``Dataset.describe``.
         progress: Called with the number of images done and the total while images of "phantom"
@@ -80,6 +84,7 @@ def load_dataset(
         ...     "export.csv", labels=["Effusion", "Edema"], patient="pid"
         ... )  # doctest: +SKIP
     """
+    from featurecache.datasets.corrections import correct_labels
     from featurecache.datasets.pseudonymize import read_key, redact_errors
 
     if root is None and (path := _as_path(source)):
@@ -90,16 +95,23 @@ def load_dataset(
     key = None if pseudonymize is None else read_key(pseudonymize)
     folder = find_root(spec.name, root, progress=progress, **options)
     common = {"name": name, "follow_links": None if follow_links else False}
+
+    def load() -> "Dataset":
+        dataset = _adjust(spec.load(folder, arguments), name, follow_links)
+        dataset = dataset if key is None else dataset.pseudonymize(key)
+        # By the ids that everything made from the data set has.
+        return dataset if corrections is None else correct_labels(dataset, corrections)
+
     arguments = dict(options)
     if not require_images and "require_images" in spec.options:
         arguments["require_images"] = False
     if progress is not None and "progress" in spec.options:
         arguments["progress"] = progress
     if key is None:
-        dataset = _adjust(spec.load(folder, arguments), name, follow_links)
-        return replace(dataset, source=_describe_source(spec, root, {**common, **options}))
+        described = _describe_source(spec, root, {**common, "corrections": corrections, **options})
+        return replace(load(), source=described)
     with redact_errors(spec.name):
-        dataset = _adjust(spec.load(folder, arguments), name, follow_links).pseudonymize(key)
+        dataset = load()
     # Names of files and folders may identify people, too.
     kept = {option: value for option, value in options.items() if not spec.takes_path(option)}
     described = _describe_source(spec, None, {**common, **kept}, pseudonymized=True)

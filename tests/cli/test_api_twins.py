@@ -170,9 +170,21 @@ def test_align(workspace, tiny_pair, image_folder, monkeypatch):
 
 
 def test_audit(workspace):
-    document = workspace.json("audit", *workspace.data_options, "--n-bootstrap", 20)
-    audit = fc.audit(workspace.cache, workspace.data, n_bootstrap=20)
+    document = workspace.json("audit", *workspace.data_options, "--n-bootstrap", 20, "--labels")
+    audit = fc.audit(workspace.cache, workspace.data, labels=True, n_bootstrap=20)
     assert document == as_json(audit.to_json())
+
+
+def test_suggest(workspace):
+    images = workspace.data.images
+    unlabeled = fc.Dataset(name="unlabeled", root=workspace.data.root, images=images)
+    fc.extract(unlabeled, "tiny")
+    options = ("--run", "runs/linear", "--n", 5, "--split", "all", "--seed", 1)
+    document = workspace.json("suggest", *options, "--cache", "cache/unlabeled")
+    chosen = fc.suggest("cache/unlabeled", 5, run="runs/linear", split="all", seed=1)
+    assert document == as_json(chosen.astype(object).where(chosen.notna(), None).to_dict("records"))
+    written = pd.read_csv("suggestions.csv", dtype=str)
+    assert written["path"].tolist() == chosen["path"].tolist()
 
 
 def test_report(workspace):
