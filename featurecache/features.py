@@ -2,9 +2,13 @@
 
 import re
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from featurecache.errors import UsageError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 _LAYERS: Final = re.compile(r"layers:(-\d+(?:,-\d+)*)(\+mean)?")
 _TOKENS: Final = re.compile(r"tokens:(\d+)")
@@ -31,6 +35,14 @@ class Features:
 
     def __str__(self) -> str:
         return self.name
+
+    def on_grid(self, values: "NDArray[np.floating]") -> "NDArray[np.floating]":
+        """Return values of tokens, (..., T), as those of patches by row and column, (..., G, G).
+
+        Those of a class token, which comes first, are left out.
+        """
+        assert self.grid is not None
+        return values[..., -(self.grid**2) :].reshape(*values.shape[:-1], self.grid, self.grid)
 
     @property
     def suffix(self) -> str:

@@ -94,7 +94,7 @@ class DoubtfulLabels:
         Returns:
             One row per label, most doubtful first, with the columns ``rank`` (from 1), ``id``,
             ``patient``, ``split``, ``label``, ``value``, ``probability`` and ``corrected``, which
-            is empty: whoever looks at the images writes the right labels there.
+            is empty: write the right labels there, after a look at the images.
         """
         import pandas as pd
 

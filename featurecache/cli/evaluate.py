@@ -36,7 +36,8 @@ from featurecache.cli.output import (
 from featurecache.wording import count_noun
 
 if TYPE_CHECKING:
-    from featurecache.metrics.metrics import LabelMatch, Localization, MapScores
+    from featurecache.metrics.localization import Localization, MapScores
+    from featurecache.metrics.metrics import LabelMatch
 
 _KINDS: Final = {"same": "here", "union": "here any of", "near": "here only near", "map": "here"}
 _MAX_LABELS: Final = 14

@@ -116,11 +116,6 @@ class AveragedViews(Encoder):
         self._features, self.n_views = encoder._features, views
 
     @property
-    def cache_name(self) -> str:
-        """Name of its caches, as in ``clip.views-4``."""
-        return f"{self._encoder.cache_name}.views-{self.n_views}"
-
-    @property
     def features(self) -> Features:
         """Those of the encoder."""
         return self._encoder.features

@@ -220,23 +220,37 @@ def read_pickled_tensors(path: Path) -> "Mapping[str, torch.Tensor]":
     Raises:
         CheckpointError: The file is damaged, or holds other objects than tensors.
     """
+    state = unpickle(path, holds="tensors", advice="take the weights from their publisher")
+    if not isinstance(state, Mapping):
+        raise CheckpointError(f"{path} holds a {type(state).__name__}, not a state dict")
+    return state
+
+
+def unpickle(path: Path, *, holds: str, advice: str) -> Any:
+    """Return the content of a ``torch.save`` file; what is not allowed raises and is never run.
+
+    Args:
+        path: The file.
+        holds: What is allowed, for messages: tensors, and what ``torch.serialization.safe_globals``
+            adds.
+        advice: What to do about a file that holds more.
+
+    Raises:
+        CheckpointError: The file is damaged, or holds more.
+    """
     import torch
 
     try:
         # Only files in the zip format of torch 1.6 and later can be memory-mapped.
-        state = torch.load(
+        return torch.load(
             path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path)
         )
     except pickle.UnpicklingError as error:
         raise CheckpointError(
-            f"{path} holds more than tensors, or is damaged, and was not loaded: "
-            "take the weights from their publisher"
+            f"{path} holds more than {holds}, or is damaged, and was not loaded: {advice}"
         ) from error
     except (OSError, RuntimeError, EOFError) as error:
         raise CheckpointError(f"{path} cannot be read: {error}") from error
-    if not isinstance(state, Mapping):
-        raise CheckpointError(f"{path} holds a {type(state).__name__}, not a state dict")
-    return state
 
 
 def check_keys(path: Path | str, *, missing: set[str], unexpected: set[str]) -> None:

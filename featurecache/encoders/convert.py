@@ -3,15 +3,18 @@
 import argparse
 import json
 import os
-import pickle
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from featurecache.encoders.checkpoint import TRANSFORMERS, open_checkpoint, read_safetensors
+from featurecache.encoders.checkpoint import (
+    TRANSFORMERS,
+    open_checkpoint,
+    read_safetensors,
+    unpickle,
+)
 from featurecache.encoders.pretrained import load_network
 from featurecache.encoders.published_layouts import LAYOUTS, PublishedLayout
 from featurecache.encoders.registry import exposed_to
@@ -172,15 +175,10 @@ def _unpickle(path: Path) -> Any:
         (scalar, "numpy.core.multiarray.scalar"),
         (scalar, "numpy._core.multiarray.scalar"),
     ]
-    try:
-        with torch.serialization.safe_globals(allowed):
-            return torch.load(
-                path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path)
-            )
-    except pickle.UnpicklingError as error:
-        raise CheckpointError(
-            f"{path} holds more than weights, or is damaged, and was not loaded: load it where its "
-            "code is trusted, and save the weights alone, with torch.save(model.state_dict(), FILE)"
-        ) from error
-    except (OSError, RuntimeError, EOFError) as error:
-        raise CheckpointError(f"{path} cannot be read: {error}") from error
+    with torch.serialization.safe_globals(allowed):
+        return unpickle(
+            path,
+            holds="weights",
+            advice="load it where its code is trusted, and save the weights alone, with "
+            "torch.save(model.state_dict(), FILE)",
+        )

@@ -115,8 +115,14 @@ class Encoder:
     @property
     def cache_name(self) -> str:
         """Name of its caches: its own, then what differs, as in ``clip.pad`` or ``clip.cls``."""
-        resize = "" if self.resize == "published" else f".{self.resize}"
-        return f"{self.name}{resize}{'' if self._features is None else f'.{self._features.suffix}'}"
+        parts = [self.name]
+        if self.resize != "published":
+            parts.append(self.resize)
+        if self._features is not None:
+            parts.append(self._features.suffix)
+        if self.n_views > 1:
+            parts.append(f"views-{self.n_views}")
+        return ".".join(parts)
 
     @property
     def features(self) -> Features:

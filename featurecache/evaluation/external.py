@@ -179,7 +179,7 @@ def validate_external(
         limits=None if limits is None else limits.of_labels(sources),
         familiarity=None
         if familiarity is None
-        else familiarity.measure(cache.inputs.values[external_rows(cache.inputs, split)]),
+        else familiarity.measure(values[external_rows(cache.inputs, split)]),
         controls=untrained_controls(data, probability, random, n_bootstrap=n_bootstrap),
         warnings=[
             *warnings,
@@ -266,10 +266,11 @@ def _subgroups(
     """Measure the groups of each attribute at the thresholds of the run, for learned labels."""
     names = [name for name, learned in zip(data.label_names, data.learned, strict=True) if learned]
     thresholds = np.array([metrics.per_label[name].threshold for name in names])
-    scores = probability[np.ix_(data.test, np.flatnonzero(data.learned))]
+    scored = np.ix_(data.test, np.flatnonzero(data.learned))
+    truth, scores = data.truth[scored], probability[scored]
     return {
         attribute: measure_subgroups(
-            data.truth[np.ix_(data.test, np.flatnonzero(data.learned))],
+            truth,
             scores >= thresholds,
             scores,
             label_names=names,

@@ -70,12 +70,12 @@ def save_heatmap(
     (width, height), pixels = read_size_and_thumbnail(values)
     left, top, right, bottom = Geometry.from_json(spec["geometry"]).area(width, height)
     area = left / width, top / height, right / width, bottom / height
-    grid = parse_features(spec["features"]).grid
-    assert grid is not None
+    maps = parse_features(spec["features"]).on_grid(attention)
     tiles = [("", draw_plain(pixels))]
-    for caption, weights in zip(captions, attention, strict=True):
-        patches = weights[-(grid**2) :].reshape(grid, grid)
-        tiles.append((caption, draw_heatmap(pixels, patches, area)))
+    tiles += [
+        (caption, draw_heatmap(pixels, one, area))
+        for caption, one in zip(captions, maps, strict=True)
+    ]
     rows = [tiles[start : start + _COLUMNS] for start in range(0, len(tiles), _COLUMNS)]
     path = folder / f"{number:05d}-{to_file_name(file.stem)}.png"
     save_png(contact_sheet(rows, title=file.name), path)

@@ -14,8 +14,8 @@ from featurecache.errors import UsageError
 from featurecache.evaluation.label_matching import match_labels
 from featurecache.features import parse_features
 from featurecache.label_cells import any_of
-from featurecache.metrics.localization import BoxedLabel, measure_localization
-from featurecache.metrics.metrics import LabelMatch, Localization
+from featurecache.metrics.localization import BoxedLabel, Localization, measure_localization
+from featurecache.metrics.metrics import LabelMatch
 from featurecache.store.cache import Cache
 from featurecache.store.records import positions, to_utf8
 from featurecache.wording import count_noun
@@ -131,10 +131,9 @@ def _boxed_labels(
     """Yield the positive labels of some rows that have boxes."""
     spec: Any = cache.header.encoder_spec
     geometry = Geometry.from_json(spec["geometry"])
-    grid = parse_features(spec["features"]).grid
-    assert grid is not None
+    features = parse_features(spec["features"])
     names = cache.labels.names
-    maps: dict[int, NDArray[np.float32]] = {}
+    maps: dict[int, NDArray[np.floating]] = {}
     for trained, match in matches.items():
         columns = [names.index(label) for label in match.labels]
         positive = np.flatnonzero(any_of(cache.labels.values[:, columns]) == 1)
@@ -144,13 +143,12 @@ def _boxed_labels(
             if row not in usable:
                 continue
             if row not in maps:
-                maps[row] = attention(cache.tokens[row : row + 1])[0]
+                maps[row] = features.on_grid(attention(cache.tokens[row : row + 1])[0])
             x, y, width, height, image_width, image_height = (
                 of_image[name].to_numpy(np.float64) for name in BOX_COLUMNS[2:]
             )
             size = float(image_width[0]), float(image_height[0])
             edges = np.column_stack([x, y, x + width, y + height])
-            weights = maps[row][labels.index(trained)]
             yield BoxedLabel(
                 label=match.scored_as(trained),
                 image=str(image),
@@ -158,6 +156,5 @@ def _boxed_labels(
                 size=size,
                 boxes=[(left, top, right, bottom) for left, top, right, bottom in edges.tolist()],
                 area=geometry.area(round(size[0]), round(size[1])),
-                # Before the patches comes the class token, if there is one.
-                map=weights[-(grid**2) :].reshape(grid, grid),
+                map=maps[row][labels.index(trained)],
             )

@@ -12,9 +12,10 @@ from featurecache.metrics.bootstrap import (
     PatientResamples,
     none_if_nan,
 )
+from featurecache.metrics.document import Difference
 from featurecache.metrics.jackknife import degrees_of_freedom, leave_one_out, mean_interval
 from featurecache.metrics.label_support import patient_support
-from featurecache.metrics.metrics import Difference, RankingGain, RankingSummary
+from featurecache.metrics.metrics import RankingGain, RankingSummary
 from featurecache.metrics.sampled_metrics import MeanMetrics, SampledMetrics, sample_metrics
 
 RANKING_METRICS: Final = ("auroc", "auprc")

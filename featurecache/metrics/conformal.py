@@ -39,9 +39,10 @@ _ABSENT, _UNSURE, _PRESENT = 1, 2, 3
 _CLASSES: Final = (0, 1)
 _ROUNDING: Final = 1e-9
 
+_TAIL: Final = 0.025
+
 _Share = tuple[float | None, tuple[float, float] | None, int]
 """A share of patients, its interval, and their number."""
-_TAIL: Final = 0.025
 
 
 class ClassCoverage(Document):
@@ -303,7 +304,7 @@ def measure_answers(
     return Answers(coverage=limits.coverage, per_label=per_label)
 
 
-def _with_interval(total: float, n: int) -> tuple[float | None, tuple[float, float] | None, int]:
+def _with_interval(total: float, n: int) -> _Share:
     """Return a share, its interval of Clopper and Pearson, and the number that it is of."""
     from scipy.special import betaincinv
 

@@ -1,7 +1,7 @@
 """Net benefit: what decisions by a probability are worth at each threshold (decision curve).
 
-Vickers and Elkin (Medical Decision Making 26, 2006). Whoever acts from a probability of t on
-accepts (1 - t) / t false positives for a true one. Net benefit counts both in true positives.
+Vickers and Elkin (Medical Decision Making 26, 2006). To act from a probability of t on is to accept
+(1 - t) / t false positives for a true one. Net benefit counts both in true positives.
 """
 
 from dataclasses import dataclass

@@ -29,3 +29,10 @@ class Document(BaseModel):
     def to_json(self) -> dict[str, Any]:
         """Return the JSON document: plain dicts, lists, numbers and None."""
         return self.model_dump(mode="json")
+
+
+class Difference(Document):
+    """A paired difference of two scores."""
+
+    difference: Change | None
+    ci95: ChangeInterval | None

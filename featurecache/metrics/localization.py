@@ -11,17 +11,11 @@ from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
 from featurecache.metrics.bootstrap import interval, resample_patients
+from featurecache.metrics.document import Count, Difference, Document, Interval, Score
 from featurecache.metrics.label_support import MIN_PATIENTS
-from featurecache.metrics.metrics import (
-    Difference,
-    LabelLocalization,
-    Localization,
-    MapGain,
-    MapIntervals,
-    MapScores,
-)
 from featurecache.metrics.ranking import Floats
 
 RASTER: Final = 256
@@ -31,6 +25,79 @@ THRESHOLDS: Final = np.arange(1, 20) / 20
 
 Box = tuple[float, float, float, float]
 """Left, upper, right and lower edge in pixels of the image."""
+
+
+class MapIntervals(Document):
+    """Confidence intervals of maps."""
+
+    pointing_game: Interval | None = None
+    iou: Interval | None = None
+
+
+class MapScores(Document):
+    """How well maps of labels point at boxes.
+
+    Attributes:
+        pointing_game: Share of positive labels whose highest point lies in a box.
+        iou: Mean intersection over union of boxes and map, above a threshold; None where no
+            threshold could be chosen.
+        ci95: Their 95 % intervals, over patients; None with too few of them.
+    """
+
+    pointing_game: Score | None
+    iou: Score | None
+    ci95: MapIntervals = Field(default_factory=MapIntervals)
+
+
+class MapGain(Document):
+    """How much better maps point at boxes than the center of the image, paired by patient."""
+
+    pointing_game: Difference
+    iou: Difference
+
+
+class LabelLocalization(Document):
+    """The maps of one label.
+
+    Attributes:
+        n: Number of images in which the label is positive and has a box.
+        n_patients: Number of their patients.
+        maps: Scores of the maps.
+        center: Scores of the center of the image.
+    """
+
+    n: Count
+    n_patients: Count
+    maps: MapScores
+    center: MapScores
+
+
+class Localization(Document):
+    """Whether the maps of positive labels point at the boxes drawn for them.
+
+    Attributes:
+        n: Number of pairs of an image and a positive label with a box.
+        n_images: Number of their images.
+        n_patients: Number of their patients.
+        n_validation: Number of pairs that the threshold was chosen on.
+        threshold: Fraction of a map's highest value from which on it is compared with boxes, one
+            for all labels; None without validation pairs.
+        maps: Scores of the maps.
+        center: Scores of the center of the image, and of a disc around it whose size was chosen in
+            the same way, which know nothing of the image.
+        gain: The difference between both.
+        per_label: Scores by label.
+    """
+
+    n: Count
+    n_images: Count
+    n_patients: Count
+    n_validation: Count
+    threshold: Score | None
+    maps: MapScores
+    center: MapScores
+    gain: MapGain
+    per_label: dict[str, LabelLocalization]
 
 
 @dataclass(frozen=True, eq=False)

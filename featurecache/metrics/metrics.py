@@ -18,12 +18,14 @@ from featurecache.metrics.document import (
     Change,
     ChangeInterval,
     Count,
+    Difference,
     Document,
     FloatInterval,
     Interval,
     Score,
 )
 from featurecache.metrics.familiarity import FamiliarityScores
+from featurecache.metrics.localization import Localization
 from featurecache.metrics.predictive_values import PredictiveValues
 from featurecache.metrics.retuned import Retuned
 from featurecache.metrics.subgroups import Subgroups
@@ -205,13 +207,6 @@ class RankingSummary(Document):
         """Attach each interval to the score that it belongs to."""
         for group in ("macro", "micro"):
             getattr(self, group)._intervals = getattr(self.ci95, group)
-
-
-class Difference(Document):
-    """A paired difference of two scores."""
-
-    difference: Change | None
-    ci95: ChangeInterval | None
 
 
 class RankingDifferences(Document):
@@ -463,79 +458,6 @@ class Calibration(Document):
     labels: list[str]
     macro: BeforeAfter
     per_label: dict[str, LabelCalibration]
-
-
-class MapIntervals(Document):
-    """Confidence intervals of maps."""
-
-    pointing_game: Interval | None = None
-    iou: Interval | None = None
-
-
-class MapScores(Document):
-    """How well maps of labels point at boxes.
-
-    Attributes:
-        pointing_game: Share of positive labels whose highest point lies in a box.
-        iou: Mean intersection over union of boxes and map, above a threshold; None where no
-            threshold could be chosen.
-        ci95: Their 95 % intervals, over patients; None with too few of them.
-    """
-
-    pointing_game: Score | None
-    iou: Score | None
-    ci95: MapIntervals = Field(default_factory=MapIntervals)
-
-
-class MapGain(Document):
-    """How much better maps point at boxes than the center of the image, paired by patient."""
-
-    pointing_game: Difference
-    iou: Difference
-
-
-class LabelLocalization(Document):
-    """The maps of one label.
-
-    Attributes:
-        n: Number of images in which the label is positive and has a box.
-        n_patients: Number of their patients.
-        maps: Scores of the maps.
-        center: Scores of the center of the image.
-    """
-
-    n: Count
-    n_patients: Count
-    maps: MapScores
-    center: MapScores
-
-
-class Localization(Document):
-    """Whether the maps of positive labels point at the boxes drawn for them.
-
-    Attributes:
-        n: Number of pairs of an image and a positive label with a box.
-        n_images: Number of their images.
-        n_patients: Number of their patients.
-        n_validation: Number of pairs that the threshold was chosen on.
-        threshold: Fraction of a map's highest value from which on it is compared with boxes, one
-            for all labels; None without validation pairs.
-        maps: Scores of the maps.
-        center: Scores of the center of the image, and of a disc around it whose size was chosen in
-            the same way, which know nothing of the image.
-        gain: The difference between both.
-        per_label: Scores by label.
-    """
-
-    n: Count
-    n_images: Count
-    n_patients: Count
-    n_validation: Count
-    threshold: Score | None
-    maps: MapScores
-    center: MapScores
-    gain: MapGain
-    per_label: dict[str, LabelLocalization]
 
 
 class Spread(Document):

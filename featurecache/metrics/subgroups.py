@@ -46,9 +46,6 @@ class GroupScore(Document):
     p_holm: float | None = None
 
 
-_NOT_COMPARED: Final = GroupScore()
-
-
 class GroupScores(Document):
     """The metrics of one group of images for one label.
 
@@ -246,23 +243,20 @@ class _Measured:
         self.n_tests = len(first)
         p_holm = np.array(holm(p[first].tolist()))[test_of] if len(p) else p
         rows = zip(pairs[0], *self.estimates.differences(*pairs), p, p_holm, strict=True)
-        compared = {
-            int(column): GroupScore(
-                value=None,
-                ci95=None,
-                difference=float(difference),
-                difference_ci95=(float(below), float(above)),
-                p=float(of_test),
-                p_holm=float(corrected),
-            )
+        compared: dict[int, dict[str, Any]] = {
+            int(column): {
+                "difference": float(difference),
+                "difference_ci95": (float(below), float(above)),
+                "p": float(of_test),
+                "p_holm": float(corrected),
+            }
             for column, difference, below, above, of_test, corrected in rows
         }
         return {
-            column: compared.get(column, _NOT_COMPARED).model_copy(
-                update={
-                    "value": float(self.estimates.values[column]),
-                    "ci95": (float(low[column]), float(high[column])),
-                }
+            column: GroupScore(
+                value=float(self.estimates.values[column]),
+                ci95=(float(low[column]), float(high[column])),
+                **compared.get(column, {}),
             )
             for column in group[self.usable[group]].tolist()
         }
