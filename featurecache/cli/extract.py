@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from featurecache.datasets.dataset import Dataset
     from featurecache.encoders.encoder import Encoder
     from featurecache.extraction.estimate import ExtractionEstimate
+    from featurecache.extraction.extract import ExtractionOptions
     from featurecache.extraction.update import ExtractionSummary
     from featurecache.prompts import PromptSet
 
@@ -197,24 +198,27 @@ def extract(
     from featurecache.extraction.disk_space import embedding_bytes
     from featurecache.extraction.extract import estimate_extraction, run_extraction
 
+    given: ExtractionOptions = {
+        "weights": weights,
+        "device": device,
+        "backend": backend,
+        "precision": precision,
+        "resize": resize,
+        "features": features,
+        "views": views,
+        "bit_depth": bit_depth,
+        "batch_size": batch_size,
+        "workers": workers,
+        "image_timeout": image_timeout,
+        "limit": limit,
+        "shard": shard,
+    }
     if dry_run:
         estimate = estimate_extraction(
             lambda: load_dataset(dataset, data_root, options, quiet=json),
             model or [DEFAULT_MODEL],
             cache_dir=cache,
-            weights=weights,
-            device=device,
-            backend=backend,
-            precision=precision,
-            resize=resize,
-            features=features,
-            views=views,
-            bit_depth=bit_depth,
-            batch_size=batch_size,
-            workers=workers,
-            image_timeout=image_timeout,
-            limit=limit,
-            shard=shard,
+            **given,
         )
         _print_estimate(estimate, json=json)
         return
@@ -259,26 +263,14 @@ def extract(
             model or [DEFAULT_MODEL],
             prompts=prompts,
             cache_dir=cache,
-            weights=weights,
-            device=device,
-            backend=backend,
-            precision=precision,
-            resize=resize,
-            features=features,
-            views=views,
-            bit_depth=bit_depth,
             engine=engine,
-            batch_size=batch_size,
-            workers=workers,
-            image_timeout=image_timeout,
-            limit=limit,
-            shard=shard,
             rehash=rehash,
             prune=prune,
             on_wait=_print_wait if wait else None,
             on_start=print_start,
             progress=progress,
             hash_progress=partial(progress, name="hash files"),
+            **given,
         )
     if json:
         print_json([{**asdict(summary), "path": str(summary.path)} for summary in summaries])

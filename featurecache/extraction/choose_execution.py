@@ -48,26 +48,26 @@ class EncoderLoader(Protocol):
 
 def choose_executions(
     loads: Sequence[EncoderLoader],
+    encoders: "Sequence[Encoder]",
     dataset: "Dataset",
     cache_dir: Path,
     *,
     shard: Shard | None,
     **options: Any,
 ) -> "list[Encoder]":
-    """Load encoders of one network, with different features, in the executions that suit them.
+    """Return encoders of one network, with different features, in the executions that suit them.
 
     A cache that exists keeps its execution. All others get the same one, so that they share a
     forward pass; see ``choose_execution``.
 
     Args:
         loads: Loads the encoders.
+        encoders: The encoders, as they are loaded with ``backend`` and ``precision``.
         dataset: See ``choose_execution``.
         cache_dir: See ``choose_execution``.
         shard: See ``choose_execution``.
         options: The other arguments of ``choose_execution``.
     """
-    execution = {name: options[name] for name in ("backend", "precision")}
-    encoders = [load(**execution) for load in loads]
     features = [encoder.features for encoder in encoders]
     chosen: list[Encoder] = []
     shared: Encoder | None = None
@@ -77,7 +77,9 @@ def choose_executions(
             chosen.append(load(backend=shared.backend, precision=shared.precision))
             chosen[-1].probe, chosen[-1].execution_reason = shared.probe, shared.execution_reason
             continue
-        one = choose_execution(load, dataset, cache_dir, features=features, shard=shard, **options)
+        one = choose_execution(
+            load, encoder, dataset, cache_dir, features=features, shard=shard, **options
+        )
         chosen.append(one)
         shared = shared if is_stored else one
     return chosen
@@ -85,6 +87,7 @@ def choose_executions(
 
 def choose_execution(
     load: EncoderLoader,
+    encoder: "Encoder",
     dataset: "Dataset",
     cache_dir: Path,
     *,
@@ -96,7 +99,7 @@ def choose_execution(
     shard: Shard | None,
     image_timeout: float,
 ) -> "Encoder":
-    """Load an encoder in the execution that suits its cache, the images and the machine.
+    """Return an encoder in the execution that suits its cache, the images and the machine.
 
     A cache that exists, or that was started, keeps its execution. Otherwise that of a cache is
     taken that holds embeddings of the same images. Without one, the fastest is taken that leaves
@@ -105,6 +108,7 @@ def choose_execution(
 
     Args:
         load: Loads the encoder.
+        encoder: The encoder, as it is loaded with ``backend`` and ``precision``.
         dataset: The images.
         cache_dir: Directory of the caches.
         features: Features that the network will compute together, those of the encoder among them;
@@ -120,7 +124,6 @@ def choose_execution(
     Returns:
         The encoder. ``Encoder.execution_reason`` says why it is executed so.
     """
-    encoder = load(backend=backend, precision=precision)
 
     def take(execution: Execution, reason: str) -> "Encoder":
         chosen = encoder

@@ -3,7 +3,6 @@
 import os
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -12,13 +11,11 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from featurecache.encoders.encoder import decode_and_preprocess
-from featurecache.errors import ImageError
 from featurecache.execution import Execution
 from featurecache.extraction.disk_space import embedding_bytes
 from featurecache.extraction.encode import networks_of
 from featurecache.extraction.plan import current_rows, file_states
-from featurecache.extraction.sample import evenly_spaced, sample_rows
+from featurecache.extraction.sample import evenly_spaced, read_image, sample_rows
 from featurecache.extraction.update import cache_paths, header_for
 from featurecache.images.subprocess_decoder import SubprocessDecoder
 from featurecache.store.builder import CacheBuilder
@@ -177,15 +174,11 @@ def _measure(
     """
     decoder = SubprocessDecoder(timeout=image_timeout)
     durations, pixels = [], []
-    for path in dataset.images["path"].iloc[rows]:
+    for row in rows.tolist():
         start = time.perf_counter()
-        with suppress(ImageError):
-            pixels.append(
-                decode_and_preprocess(
-                    decoder, dataset.root / path, list(networks), bit_depth=dataset.bit_depth
-                )
-            )
+        if (of_networks := read_image(dataset, row, list(networks), decoder)) is not None:
             durations.append(time.perf_counter() - start)
+            pixels.append(of_networks)
     if not pixels:
         reason = "no image can be read" if len(rows) else "nothing to encode"
         nothing = dict.fromkeys(networks, 0.0), dict.fromkeys(networks, reason)

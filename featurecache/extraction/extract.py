@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, overload
+from typing import TYPE_CHECKING, Any, Final, TypedDict, Unpack, overload
 
 from featurecache.encoders.encoder import Encoder
 from featurecache.encoders.loading import as_encoder, check_model
@@ -48,6 +48,25 @@ DEFAULT_PROMPTS: Final = "signs"
 ModelLike = str | os.PathLike[str] | Encoder
 OnStart = Callable[["Dataset", Sequence[Encoder], PromptSet], None]
 """Called before the first image is read, with what is going to be extracted."""
+
+
+class ExtractionOptions(TypedDict):
+    """The arguments of ``extract`` by which its cost can be estimated, too."""
+
+    weights: str | os.PathLike[str] | None
+    device: str
+    backend: str
+    precision: str
+    resize: str
+    features: str | Sequence[str] | None
+    views: int
+    bit_depth: int | None
+    batch_size: int
+    workers: int | None
+    image_timeout: float
+    limit: int | None
+    shard: str | Shard | None
+
 
 _log = logging.getLogger(__name__)
 
@@ -205,26 +224,14 @@ def run_extraction(
     *,
     prompts: str | os.PathLike[str] | PromptSet | None,
     cache_dir: str | os.PathLike[str],
-    weights: str | os.PathLike[str] | None,
-    device: str,
-    backend: str,
-    precision: str,
-    resize: str,
-    features: str | Sequence[str] | None,
-    views: int,
-    bit_depth: int | None,
     engine: str,
-    batch_size: int,
-    workers: int | None,
-    image_timeout: float,
-    limit: int | None,
-    shard: str | Shard | None,
     rehash: bool,
     prune: bool,
     on_wait: OnWait | None = None,
     on_start: OnStart | None = None,
     progress: Progress | None = None,
     hash_progress: Progress | None = None,
+    **options: Unpack[ExtractionOptions],
 ) -> list[ExtractionSummary]:
     """Do what ``extract`` does, and return what was done for each cache.
 
@@ -233,22 +240,9 @@ def run_extraction(
             were checked, because loading may take long, and before the encoders are loaded,
             because importing their libraries takes seconds.
         models: The encoders.
-        prompts: See ``extract``, as for all arguments that are not described here.
+        prompts: See ``extract``.
         cache_dir: See ``extract``.
-        weights: See ``extract``.
-        device: See ``extract``.
-        backend: See ``extract``.
-        precision: See ``extract``.
-        resize: See ``extract``.
-        features: See ``extract``.
-        views: See ``extract``.
-        bit_depth: See ``extract``.
         engine: See ``extract``.
-        batch_size: See ``extract``.
-        workers: See ``extract``.
-        image_timeout: See ``extract``.
-        limit: See ``extract``.
-        shard: See ``extract``.
         rehash: See ``extract``.
         prune: See ``extract``.
         on_wait: Called with a cache that another process is writing, before waiting for it. None
@@ -257,42 +251,27 @@ def run_extraction(
         progress: See ``extract``.
         hash_progress: Called before the first image is encoded, with the number of hashed files and
             of all files to hash, whose embeddings may be stored under other ids.
+        **options: See ``extract``.
 
     Returns:
         One summary for each model and kind of features.
     """
     prepared = _prepare(
-        data,
-        models,
-        prompts=prompts,
-        cache_dir=Path(cache_dir),
-        weights=weights,
-        device=device,
-        backend=backend,
-        precision=precision,
-        resize=resize,
-        features=features,
-        views=views,
-        bit_depth=bit_depth,
-        engine=engine,
-        batch_size=batch_size,
-        workers=workers,
-        image_timeout=image_timeout,
-        limit=limit,
-        shard=shard,
+        data, models, prompts=prompts, cache_dir=Path(cache_dir), engine=engine, **options
     )
     dataset, encoders, shard = prepared.dataset, prepared.encoders, prepared.shard
     prompt_set = prepared.prompts
+    weights = options["weights"]
     return update_caches(
         dataset,
         encoders,
         cache_dir=Path(cache_dir),
         engine=_engine(engine, prepared),
         prompts=prompt_set,
-        limit=limit,
-        batch_size=batch_size,
+        limit=options["limit"],
+        batch_size=options["batch_size"],
         workers=prepared.workers,
-        image_timeout=image_timeout,
+        image_timeout=options["image_timeout"],
         rehash=rehash,
         prune=prune,
         shard=shard,
@@ -317,8 +296,8 @@ def run_extraction(
                 "features": encoder.image_spec.get("features"),
                 "views": encoder.image_spec.get("views"),
                 "bit_depth": dataset.bit_depth,
-                "batch_size": batch_size,
-                "limit": limit,
+                "batch_size": options["batch_size"],
+                "limit": options["limit"],
                 "shard": None if shard is None else f"{shard.number}/{shard.count}",
             }
             for model, encoder in zip(prepared.models, encoders, strict=True)
@@ -357,22 +336,15 @@ def _prepare(
     *,
     prompts: str | os.PathLike[str] | PromptSet | None,
     cache_dir: Path,
-    weights: str | os.PathLike[str] | None,
-    device: str,
-    backend: str,
-    precision: str,
-    resize: str,
-    features: str | Sequence[str] | None,
-    views: int,
-    bit_depth: int | None,
     engine: str,
-    batch_size: int,
-    workers: int | None,
-    image_timeout: float,
-    limit: int | None,
-    shard: str | Shard | None,
+    **options: Unpack[ExtractionOptions],
 ) -> _Prepared:
     """Check the arguments of an extraction, load its encoders and choose their executions."""
+    weights, device, features = options["weights"], options["device"], options["features"]
+    backend, precision, views = options["backend"], options["precision"], options["views"]
+    resize, bit_depth, shard = options["resize"], options["bit_depth"], options["shard"]
+    batch_size, workers, limit = options["batch_size"], options["workers"], options["limit"]
+    image_timeout = options["image_timeout"]
     check_numbers(limit=limit, batch_size=batch_size, workers=workers, image_timeout=image_timeout)
     check_bit_depth(bit_depth)
     if engine not in ENGINES:
@@ -423,9 +395,11 @@ def _prepare(
         image_timeout=image_timeout,
     )
     for start in range(0, len(models), n_kinds):
+        of_model = slice(start, start + n_kinds)
         if not isinstance(models[start], Encoder):
-            encoders[start : start + n_kinds] = choose_executions(
-                loaders[start : start + n_kinds],
+            encoders[of_model] = choose_executions(
+                loaders[of_model],
+                encoders[of_model],
                 dataset,
                 cache_dir,
                 backend=backend,

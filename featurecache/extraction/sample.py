@@ -1,7 +1,6 @@
 """Samples of a data set: for training and scoring, of rows all over it, and their pixels."""
 
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Iterable, Sequence
 from hashlib import blake2b
 from typing import TYPE_CHECKING
 
@@ -73,11 +72,28 @@ def read_pixels(
     decoder = SubprocessDecoder(timeout=image_timeout)
     read, pixels = [], []
     for row in rows:
-        path = dataset.root / dataset.images["path"].iloc[row]
-        with suppress(ImageError):
-            pixels += decode_and_preprocess(decoder, path, [encoder], bit_depth=dataset.bit_depth)
+        if (of_encoders := read_image(dataset, row, [encoder], decoder)) is not None:
             read.append(row)
+            pixels += of_encoders
     return read, pixels
+
+
+def read_image(
+    dataset: "Dataset", row: int, encoders: Sequence["Encoder"], decoder: SubprocessDecoder
+) -> list[NDArray[np.float32]] | None:
+    """Return the pixels of an image for each encoder, each (3, H, W); None if it cannot be read.
+
+    Args:
+        dataset: The data set.
+        row: Row of the image.
+        encoders: The encoders to preprocess for.
+        decoder: Reads the image.
+    """
+    path = dataset.root / dataset.images["path"].iloc[row]
+    try:
+        return decode_and_preprocess(decoder, path, encoders, bit_depth=dataset.bit_depth)
+    except ImageError:
+        return None
 
 
 def _rarest_label(labels: NDArray[np.int8]) -> NDArray[np.intp]:

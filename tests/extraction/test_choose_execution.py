@@ -60,7 +60,9 @@ def choose(dataset, cache):
             "shard": None,
             "image_timeout": 60.0,
         }
-        return module.choose_execution(load, data or dataset, cache, **defaults | options)
+        given = defaults | options
+        encoder = load(backend=given["backend"], precision=given["precision"])
+        return module.choose_execution(load, encoder, data or dataset, cache, **given)
 
     return choose
 
