@@ -60,12 +60,25 @@ def registries() -> Iterator[None]:
         registry.update(entries)
 
 
-@pytest.fixture(autouse=True)
-def user_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """Keep converted networks and remembered measurements of this machine out of the tests."""
-    folder = tmp_path / "user-cache" / "featurecache"
+def set_user_cache(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    """Keep converted networks and remembered measurements in this folder."""
     for module in ("encoders.openvino", "extraction.remembered_probe"):
         monkeypatch.setattr(f"featurecache.{module}.user_cache", lambda: folder)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def user_cache_of_fixtures(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep those of this machine out of fixtures that outlive a test."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        set_user_cache(monkeypatch, tmp_path_factory.mktemp("user-cache") / "featurecache")
+        yield
+
+
+@pytest.fixture(autouse=True)
+def user_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """Keep those of this machine, and of other tests, out of a test."""
+    folder = tmp_path / "user-cache" / "featurecache"
+    set_user_cache(monkeypatch, folder)
     return folder
 
 

@@ -318,6 +318,8 @@ WRITERS = {
 
 EXCEPTIONS = {
     "featurecache/audit/contact_sheet.py: save_contact_sheet": "save_png is atomic",
+    "featurecache/audit/contact_sheet.py: save_doubtful_sheet": "save_png is atomic",
+    "featurecache/cli/audit.py: audit": "DoubtfulLabels.save is atomic",
     "featurecache/evaluation/heatmaps.py: save_heatmap": "save_png is atomic",
     "featurecache/retrieval/contact_sheet.py: save_contact_sheet": "save_png is atomic",
     "featurecache/images/subprocess_decoder.py: _main": "writes to /proc",
