@@ -110,9 +110,9 @@ class LabelPolicy:
         readers: How many readers have to state a finding where several read an image: "majority",
             "any", or a number. Where there are fewer readers than that, all of them have to.
         labels_from: "all", or "physician": labels that a model read from a report are unknown.
-        hierarchy: "none"; or "chexpert", by whose tree a positive finding makes the finding that it
-            is a kind of positive, too, whatever its own cell is: Pneumonia, for example,
-            Consolidation, and that Lung Opacity.
+        hierarchy: "none"; or "chexpert": a positive finding makes its parent in CheXpert's tree
+            positive, too, whatever the parent's cell says. Consolidation is the parent of
+            Pneumonia, for example, and Lung Opacity that of Consolidation.
 
     Raises:
         UnknownNameError: There is no such value.
@@ -221,8 +221,8 @@ class LabelPolicy:
                     f"{_CHOICES[field].get(value, needed)} (`{field}` {value})"
                 )
         if self.hierarchy != "none" and (pairs := _parents(names)):
-            implied = ", ".join(f"{names[child]} as {names[parent]}" for child, parent in pairs)
-            parts.append(f"positives count as what they are kinds of ({implied})")
+            implied = ", ".join(f"{names[child]}: {names[parent]}" for child, parent in pairs)
+            parts.append(f"positive findings make their parents positive ({implied})")
         return f"labels: {', '.join(parts)}" if parts else ""
 
 
@@ -280,7 +280,7 @@ def require_same_policy(
     for field in first:
         if first[field] != other.get(field, first[field]):
             raise UsageError(
-                f"cells count differently: `{field}` is {first[field]!r} for {names[0]} "
+                f"labels follow different policies: `{field}` is {first[field]!r} for {names[0]} "
                 f"and {other[field]!r} for {names[1]}. Train and score them under one policy"
             )
 

@@ -128,7 +128,7 @@ def test_policy_describes_what_it_changes(
     assert LabelPolicy(**policy).describe(np.array([cells], np.int8), names) == line
 
 
-def test_positive_findings_make_those_positive_that_they_are_kinds_of() -> None:
+def test_positive_findings_make_their_parents_positive() -> None:
     names = ["Lung_Opacity", "Pneumonia", "Mass", "Consolidation", "Cardiomegaly"]
     cells = np.array(
         [[-2, 1, 0, 0, -2], [0, 0, 1, 1, 1], [-1, -1, 0, -2, 0], [0, 2, 0, 0, 0], [0, 3, 0, 0, 0]],
@@ -140,7 +140,7 @@ def test_positive_findings_make_those_positive_that_they_are_kinds_of() -> None:
     np.testing.assert_array_equal(by_tree.resolve(cells, names), want)
     physician = LabelPolicy(hierarchy="chexpert", labels_from="physician")
     assert physician.resolve(cells[4:], names).tolist() == [[0, -1, 0, 0, 0]]
-    line = "labels: positives count as what they are kinds of (Pneumonia as Consolidation, "
+    line = "labels: positive findings make their parents positive (Pneumonia: Consolidation, "
     assert by_tree.describe(cells[1:2], names).startswith(line)
     assert plain.describe(cells[1:2], names) == ""
     assert by_tree.applied_to(cells[1:2], names) == {"hierarchy": "chexpert"}

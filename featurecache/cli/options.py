@@ -129,8 +129,9 @@ _POLICY: Final = {
     "blank": "What blank cells of labels count as: unknown or negative.",
     "readers": "How many of several readers have to state a finding: majority, any or a number.",
     "labels_from": "Whose labels count: all, or physician, which leaves out those of models.",
-    "hierarchy": "Whether positive findings make those that they are kinds of positive, too: none "
-    "or chexpert, by its tree (Pneumonia is a Consolidation, that a Lung Opacity).",
+    "hierarchy": "Whether a positive finding makes its parent positive, too: none, or chexpert for "
+    "the tree of CheXpert, in which Lung Opacity is the parent of Consolidation, and that of "
+    "Pneumonia.",
 }
 STUDY_SCORES: Final = "How scores of a study's images are joined: mean or max. Default: mean."
 _UNITS: Final = {

@@ -329,7 +329,7 @@ def _print_foreign(table: "pd.DataFrame") -> None:
     if foreign:
         more = ", ..." if len(foreign) > MAX_IMAGES else ""
         print_result(
-            f"{count_noun(len(foreign), table.columns[0])} more foreign than {100 - FOREIGN} % of "
+            f"{count_noun(len(foreign), table.columns[0])} less familiar than {100 - FOREIGN} % of "
             f"the training images: {', '.join(map(str, foreign[:MAX_IMAGES]))}{more}"
         )
 

@@ -64,8 +64,8 @@ def train_head(
     coverage: Annotated[
         float,
         typer.Option(
-            help="Share of positive, and of negative images whose answer (present, absent or "
-            "unsure) is not the opposite of the truth; its limits come from validation patients."
+            help="Share of the positive images, and of the negative ones, for which the answer "
+            "(present, absent or unsure) is not wrong. Learned from validation patients."
         ),
     ] = 0.9,
     n_bootstrap: NBootstrap = 1000,

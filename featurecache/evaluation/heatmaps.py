@@ -33,8 +33,8 @@ def check_heatmaps(spec: Mapping[str, Any], *, by_study: bool) -> None:
         raise UsageError("`heatmap` is for a model of images, and this is one of studies")
     if "geometry" not in spec:
         raise UsageError(
-            "it is not known which part of an image the encoder sees, or it has no tokens: leave "
-            "out `heatmap`"
+            "the head takes one vector of each image, or it is not known which part of an image "
+            "the encoder sees: leave out `heatmap`, or train the head attentive"
         )
 
 
@@ -49,6 +49,9 @@ def save_heatmap(
     bit_depth: int | None,
 ) -> Path:
     """Draw an image, and the attention of each label over it, to a PNG file.
+
+    Attention is colored where it is above that of a head that looks at all tokens alike, the more
+    so the nearer it is to the label's highest.
 
     Args:
         folder: Where the picture is written, under the number and the name of the image.
@@ -70,7 +73,9 @@ def save_heatmap(
     (width, height), pixels = read_size_and_thumbnail(values)
     left, top, right, bottom = Geometry.from_json(spec["geometry"]).area(width, height)
     area = left / width, top / height, right / width, bottom / height
-    maps = parse_features(spec["features"]).on_grid(attention)
+    # Attention that is the same everywhere has no color.
+    above_even = attention - 1 / attention.shape[-1]
+    maps = parse_features(spec["features"]).on_grid(above_even)
     tiles = [("", draw_plain(pixels))]
     tiles += [
         (caption, draw_heatmap(pixels, one, area))

@@ -93,9 +93,9 @@ def train_head(
         seeds: Number of trainings, with the seeds ``seed``, ``seed + 1``, ... The metrics are those
             of the first, which is saved; ``metrics.seeds`` and ``metrics.headline`` have the means
             over all, with intervals over patients and seeds.
-        coverage: Share of positive, and of negative images whose answer "present", "absent" or
-            "unsure" is not the opposite of the truth. The answers' limits come from validation
-            patients; see ``metrics.answers``.
+        coverage: Share of the positive images, and of the negative ones, for which the answer,
+            "present", "absent" or "unsure", is not wrong. What it takes for an answer is learned
+            from validation patients; see ``metrics.answers``.
         n_bootstrap: Number of bootstrap samples over patients.
         operating_point: The rule by which thresholds are chosen on validation images: "f1" for the
             best F1, "youden" for the highest sum of sensitivity and specificity, or a sensitivity

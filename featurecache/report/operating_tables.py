@@ -132,7 +132,7 @@ def _tables_of_attribute(title: str, subgroups: Subgroups) -> list[Table]:
                     label,
                     metric.upper(),
                     format_interval(gap.difference, gap.ci95),
-                    f"{gap.highest} over {gap.lowest}",
+                    f"{gap.highest} against {gap.lowest}",
                     f"{worst.group}: {format_interval(worst.value, worst.ci95)}",
                 ]
             )

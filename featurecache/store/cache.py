@@ -269,7 +269,7 @@ class Cache:
         if self.n_tokens is None:
             raise UsageError(
                 f"{self.path} holds one vector for each image, but this needs tokens: extract with "
-                "`features`, as in tokens:7"
+                "the `features` tokens:7"
             )
         for _ in self.iter_embeddings(np.arange(len(self))):
             pass

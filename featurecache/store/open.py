@@ -53,8 +53,8 @@ def open_cache(
             By default that of the data set.
         labels_from: "all", or "physician" if labels by models are unknown. By default that of the
             data set.
-        hierarchy: "none", or "chexpert" if positive findings make those that they are kinds of
-            positive, too. By default that of the data set.
+        hierarchy: "none", or "chexpert" if a positive finding makes its parent positive, too. By
+            default that of the data set.
         level: What the rows are and what is scored: "image" (default) or "study". A finding is
             positive in a study if it is in one of its images. An image without a study is one of
             its own.
