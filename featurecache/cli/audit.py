@@ -293,7 +293,7 @@ def _leak_rows(result: "Audit") -> list[list[str]]:
         [
             "re-encoded or resized copies across splits",
             str(result.reencoded_copies),
-            "of images in train or val, which training leaves out",
+            "images in train or val; training leaves them out",
         ],
         [
             "near-duplicate pairs across splits",

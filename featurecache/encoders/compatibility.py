@@ -34,8 +34,8 @@ def library_difference(
         value, other = (spec.pop(name, default) for spec in (expected, actual))
         if value != other:
             raise RunError(
-                f"{source} used the {name} {value!r}, these embeddings {other!r}: make them with "
-                f"{value!r}, too"
+                f"{source} used `{name}` {value!r}, but these embeddings `{name}` {other!r}: use "
+                f"embeddings extracted with `{name}` {value!r}"
             )
     if difference := first_difference(expected, actual):
         raise RunError(

@@ -567,7 +567,7 @@ class _Test:
         elif np.isnan(error):
             reason = reason or "it is undefined without one of the patients"
         elif error < NO_ERROR:
-            reason = reason or "the difference is the same whichever patient is left out"
+            reason = reason or "the difference does not vary between patients"
         result = MetricComparison(
             first=none_if_nan(first[0]),
             run=none_if_nan(other[0]),

@@ -293,7 +293,8 @@ def _no_better_than_any_finding(scores: Headline, control: Control | None) -> li
         return []
     return [
         "macro AUROC is not clearly above that of one score for all labels, how abnormal the image "
-        f"is: {', and '.join(lost)}. So it may show who is ill, not with what"
+        f"is: {', and '.join(lost)}. So the model may know that a patient is ill, but not which "
+        "finding it is"
     ]
 
 

@@ -85,7 +85,7 @@ def read_calibration(metrics: Metrics, labels: Sequence[str]) -> PlattScaling | 
 
 
 def describe_platt(calibration: Calibration) -> str:
-    """Return which labels have it, such as "applied to 1 of 3 labels, not to 2 that ..."."""
+    """Return which labels have it: "applied to 1 of 3 labels. Not applied to: 2 that ..."."""
     reasons = [label.reason for label in calibration.per_label.values()]
     counts = Counter(
         next(
@@ -97,7 +97,7 @@ def describe_platt(calibration: Calibration) -> str:
     )
     without = ", ".join(f"{count} {text}" for text, count in counts.items())
     scaled = f"applied to {reasons.count(None)} of {count_noun(len(reasons), 'label')}"
-    return f"{scaled}, not to {without}" if without else scaled
+    return f"{scaled}. Not applied to: {without}" if without else scaled
 
 
 def fit_platt(truth: Labels, score: AnyFloats) -> PlattScaling:

@@ -1,4 +1,4 @@
-"""Thresholds of a training, beside those that the same rule chooses on the data set at hand."""
+"""Thresholds of a training, beside those that the same rule chooses on the scored data set."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -269,7 +269,7 @@ def test_calibration_is_printed_with_the_labels_that_were_scaled(capsys):
     probability = 1 / (1 + np.exp(-8 * (truth - 0.5 + rng.normal(size=(120, 2)))))
     data = validation_and_test(truth, ("Mass", "Edema"))
     metrics = evaluate(data, probability, n_bootstrap=0)
-    labels = "applied to 1 of 2 labels, not to 1 with too few validation patients"
+    labels = "applied to 1 of 2 labels. Not applied to: 1 with too few validation patients"
     maps = ((None, "fitted on validation images"), ({"Mass": SAME}, "of the training run"))
     for label_map, fitted in maps:
         print_metrics("title", metrics.replace(label_map=label_map), set())

@@ -262,5 +262,7 @@ def test_encoders_that_are_loaded_or_read_texts_keep_their_features(
     with pytest.raises(UsageError, match="is fine-tuned as published: leave out `features`"):
         encoder.trainable()
     spec = encoder.image_spec
-    with pytest.raises(RunError, match="used the features 'default', these embeddings 'pooled'"):
+    with pytest.raises(
+        RunError, match="used `features` 'default', but these embeddings `features` 'pooled'"
+    ):
         library_difference(fc.load_encoder("tiny", device="cpu").image_spec, spec, source="a run")

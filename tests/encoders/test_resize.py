@@ -174,9 +174,11 @@ def test_caches_of_both_ways_live_side_by_side_and_predict_as_they_were_made(
 def test_another_resize_is_named_with_what_was_used() -> None:
     cropped = {"model": "dinov2", "libraries": {}}  # the published resize is not in the spec
     with pytest.raises(
-        RunError, match="runs/x used the resize 'published', these embeddings 'pad'"
+        RunError, match="runs/x used `resize` 'published', but these embeddings `resize` 'pad'"
     ):
         library_difference(cropped, {**cropped, "resize": "pad"}, source="runs/x")
-    with pytest.raises(RunError, match="used the resize 'pad', these embeddings 'published'"):
+    with pytest.raises(
+        RunError, match="used `resize` 'pad', but these embeddings `resize` 'published'"
+    ):
         library_difference({**cropped, "resize": "pad"}, cropped, source="runs/x")
     assert library_difference(cropped, dict(cropped), source="runs/x") is None

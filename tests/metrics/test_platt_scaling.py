@@ -196,11 +196,11 @@ def test_the_summary_counts_the_labels_by_the_reason_for_no_scaling():
         )
 
     assert describe(platt) == (
-        "applied to 1 of 5 labels, not to 1 that it would not improve, 1 whose positives score no "
-        "higher than their negatives on validation images, 1 with too few validation patients, "
-        "1 without positive or without negative training images"
+        "applied to 1 of 5 labels. Not applied to: 1 that it would not improve, 1 whose "
+        "positives score no higher than their negatives on validation images, 1 with too few "
+        "validation patients, 1 without positive or without negative training images"
     )
     none = PlattScaling.none(5, "there is no validation split")
     assert describe(none) == (
-        "applied to 0 of 5 labels, not to 5 because there is no validation split"
+        "applied to 0 of 5 labels. Not applied to: 5 because there is no validation split"
     )

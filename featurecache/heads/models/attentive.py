@@ -1,4 +1,4 @@
-"""The attentive head: each label looks for itself at the places of an image."""
+"""The attentive head: each label attends to the tokens of an image with a query of its own."""
 
 import math
 
