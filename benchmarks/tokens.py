@@ -1,6 +1,7 @@
 """Time and memory of training the attentive head on a cache of tokens.
 
     python benchmarks/tokens.py [--n-images 5000] [--tokens 50] [--dim 768] [--epochs 60]
+                                [--controls]
 
 It writes a cache of random tokens in which labels can be learned, then trains in a process of its
 own. Memory is the peak of what the process itself allocated (``RssAnon``); pages of the mapped file
@@ -30,6 +31,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     for name, default in (("n-images", 5000), ("tokens", 50), ("dim", 768), ("epochs", 60)):
         parser.add_argument(f"--{name}", type=int, default=default)
+    parser.add_argument("--controls", action="store_true", help="Train the controls, too.")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "tokens.h5"
@@ -37,7 +39,7 @@ def main() -> None:
         context = multiprocessing.get_context("spawn")
         with ProcessPoolExecutor(1, mp_context=context) as pool:
             seconds, before, peak, epochs, auroc = pool.submit(
-                measure, path, arguments.epochs
+                measure, path, arguments.epochs, arguments.controls
             ).result()
         size = path.stat().st_size
     print(
@@ -97,7 +99,7 @@ def write(path: Path, n_images: int, n_tokens: int, dim: int) -> None:
     )
 
 
-def measure(path: Path, epochs: int) -> tuple[float, int, int, int, float]:
+def measure(path: Path, epochs: int, controls: bool) -> tuple[float, int, int, int, float]:
     """Train; return seconds, allocated memory before and at its peak, epochs and the AUROC."""
     before, peak, done = allocated(), [0], threading.Event()
 
@@ -108,7 +110,7 @@ def measure(path: Path, epochs: int) -> tuple[float, int, int, int, float]:
     watcher = threading.Thread(target=watch)
     watcher.start()
     start = time.perf_counter()
-    run = train_head(path, "attentive", epochs=epochs, controls=False, n_bootstrap=100)
+    run = train_head(path, "attentive", epochs=epochs, controls=controls, n_bootstrap=100)
     seconds = time.perf_counter() - start
     done.set()
     watcher.join()

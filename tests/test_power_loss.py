@@ -322,6 +322,7 @@ EXCEPTIONS = {
     "featurecache/cli/audit.py: audit": "DoubtfulLabels.save is atomic",
     "featurecache/evaluation/heatmaps.py: save_heatmap": "save_png is atomic",
     "featurecache/retrieval/contact_sheet.py: save_contact_sheet": "save_png is atomic",
+    "featurecache/retrieval/similarity_maps.py: save_similarity_maps": "save_png is atomic",
     "featurecache/images/subprocess_decoder.py: _main": "writes to /proc",
     "featurecache/images/subprocess_decoder.py: _to_bytes": "writes to memory",
     "featurecache/io/atomic.py": "the atomic writers themselves",

@@ -44,6 +44,7 @@ from featurecache.wording import UNDEFINED, count_noun
 
 if TYPE_CHECKING:
     from featurecache.datasets.dataset import Dataset
+    from featurecache.encoders.encoder import Encoder
     from featurecache.retrieval.metrics import QueryMetrics, RetrievalIntervals, RetrievalMetrics
     from featurecache.retrieval.query import SearchResult
 
@@ -104,6 +105,15 @@ def retrieve(
             help="File to write a contact sheet of the retrieved images to.", metavar="PNG"
         ),
     ] = None,
+    heatmap: Annotated[
+        Path | None,
+        typer.Option(
+            "--map",
+            help="File to write a picture to, of the images that a text or --label retrieved, and "
+            "of the similarity of their patches to it.",
+            metavar="PNG",
+        ),
+    ] = None,
     model: EncoderOfCache = None,
     weights: EncoderWeights = None,
     device: Device = "auto",
@@ -113,8 +123,8 @@ def retrieve(
     dataset: Annotated[
         str | None,
         typer.Option(
-            help="Data set with the image files for --contact-sheet, if it cannot be loaded as it "
-            "was for the cache.",
+            help="Data set with the image files for --contact-sheet and --map, if it cannot be "
+            "loaded as it was for the cache.",
             metavar="NAME",
         ),
     ] = None,
@@ -125,9 +135,9 @@ def retrieve(
     """Search a cache by cosine similarity; without a query, measure how well retrieval works.
 
     A text, or an image that is not in the cache, is embedded with the encoder of the cache. Options
-    of the data set are for the image files of a contact sheet and the table of --metadata-column:
-    give others only if the data set has moved or its ids are pseudonymized. Long texts such as
-    reports are shortened here, but not in --out and --json.
+    of the data set are for the image files of a contact sheet or map and the table of
+    --metadata-column: give others only if the data set has moved or its ids are pseudonymized. Long
+    texts such as reports are shortened here, but not in --out and --json.
 
     Example: featurecache retrieve "signs of cardiomegaly" --contact-sheet sheet.png
     """
@@ -145,6 +155,7 @@ def retrieve(
     if text is None and image is None and label is None:
         for option, value in (
             ("--contact-sheet", contact_sheet),
+            ("--map", heatmap),
             ("--out", out),
             ("--metadata-column", options.metadata_column),
         ):
@@ -170,8 +181,14 @@ def retrieve(
         else:
             _print_metrics(metrics, opened.header.dataset)
         return
+    map_encoder: Encoder | None = None
+    if heatmap is not None:
+        from featurecache.retrieval.similarity_maps import check_map_query, load_map_encoder
+
+        check_map_query(heatmap, by_image=image is not None, aligned=alignment is not None)
+        map_encoder = load_map_encoder(opened, model=model, weights=weights, device=device)
     data: Dataset | None = None
-    if contact_sheet is not None or options.metadata_column:
+    if contact_sheet is not None or heatmap is not None or options.metadata_column:
         # Loading data sets takes as long to import as a search.
         from featurecache.extraction.source import source_of_cache
 
@@ -189,8 +206,8 @@ def retrieve(
         split=split,
         prompts=prompts,
         alignment=alignment,
-        model=model,
-        weights=weights,
+        model=map_encoder or model,
+        weights=None if map_encoder else weights,
         device=device,
         bit_depth=bit_depth,
         # The name of a file may identify a patient.
@@ -207,13 +224,28 @@ def retrieve(
             shown.append(image)
         files = cached_files(opened, data, list(dict.fromkeys(shown)))
         save_contact_sheet(contact_sheet, result, files, query_image=image)
+    if data is not None and heatmap is not None and map_encoder is not None:
+        from featurecache.extraction.source import cached_files
+        from featurecache.retrieval.similarity_maps import save_similarity_maps
+
+        assert result.direction is not None
+        files = cached_files(opened, data, result.images["id"].tolist())
+        save_similarity_maps(
+            heatmap,
+            result.images,
+            result.direction,
+            files,
+            encoder=map_encoder,
+            bit_depth=opened.header.bit_depth,
+            title=f"query: {result.query}",
+        )
     if out is not None:
         write_table(result.images, out)
     if json:
         print_json(result.to_json())
         return
     _print_result(result, () if data is None else data.metadata)
-    for name, path in (("images", out), ("contact sheet", contact_sheet)):
+    for name, path in (("images", out), ("contact sheet", contact_sheet), ("map", heatmap)):
         if path is not None:
             print_result(f"{name}: {path}")
 

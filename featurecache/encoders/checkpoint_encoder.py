@@ -129,6 +129,11 @@ class CheckpointEncoder(Encoder):
         layout = self._vision_layout
         return super().offered_features if layout is None else layout.offered
 
+    @property
+    def finest_grid(self) -> int | None:
+        """See ``Encoder.finest_grid``."""
+        return None if self._vision_layout is None else min(self._vision_layout.grid)
+
     def use_features(self, features: Features) -> None:
         """See ``Encoder.use_features``."""
         layout = self._vision_layout

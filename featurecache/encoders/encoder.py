@@ -135,6 +135,11 @@ class Encoder:
         return (str(self.features),) if self.has_images else ()
 
     @property
+    def finest_grid(self) -> int | None:
+        """Rows, and columns, of the finest grid of patch tokens; None if there are no tokens."""
+        return None
+
+    @property
     def execution(self) -> Execution:
         """How its image network is executed."""
         return Execution(self.backend, self.precision)

@@ -38,6 +38,23 @@ def check_heatmaps(spec: Mapping[str, Any], *, by_study: bool) -> None:
         )
 
 
+def draw_over(
+    size_and_pixels: NDArray[np.int32], maps: NDArray[np.floating], geometry: Geometry
+) -> list[NDArray[np.uint8]]:
+    """Return an image as it is, then with each map over it, as squares in color.
+
+    Args:
+        size_and_pixels: What ``size_and_thumbnail`` returned of the image.
+        maps: Values by row and column of what the network sees, (K, G, G); the higher, the more
+            color, and none for those below 0.
+        geometry: Which part of an image the network sees.
+    """
+    (width, height), pixels = read_size_and_thumbnail(size_and_pixels)
+    left, top, right, bottom = geometry.area(width, height)
+    area = left / width, top / height, right / width, bottom / height
+    return [draw_plain(pixels), *(draw_heatmap(pixels, one, area) for one in maps)]
+
+
 def save_heatmap(
     folder: Path,
     number: int,
@@ -70,17 +87,11 @@ def save_heatmap(
     """
     decoder = SubprocessDecoder()
     (values,) = decoder.read(file, [size_and_thumbnail], bit_depth=bit_depth, name=str(file))
-    (width, height), pixels = read_size_and_thumbnail(values)
-    left, top, right, bottom = Geometry.from_json(spec["geometry"]).area(width, height)
-    area = left / width, top / height, right / width, bottom / height
     # Attention that is the same everywhere has no color.
     above_even = attention - 1 / attention.shape[-1]
     maps = parse_features(spec["features"]).on_grid(above_even)
-    tiles = [("", draw_plain(pixels))]
-    tiles += [
-        (caption, draw_heatmap(pixels, one, area))
-        for caption, one in zip(captions, maps, strict=True)
-    ]
+    plain, *colored = draw_over(values, maps, Geometry.from_json(spec["geometry"]))
+    tiles = [("", plain), *zip(captions, colored, strict=True)]
     rows = [tiles[start : start + _COLUMNS] for start in range(0, len(tiles), _COLUMNS)]
     path = folder / f"{number:05d}-{to_file_name(file.stem)}.png"
     save_png(contact_sheet(rows, title=file.name), path)

@@ -37,6 +37,11 @@ from featurecache.metrics.similarity import Embeddings, cosine_similarity, highe
 from featurecache.prompts import PromptSet
 from featurecache.provenance.names import key_fingerprint
 from featurecache.provenance.perceptual_hash import PerceptualHash, is_copy, perceptual_hash
+from featurecache.retrieval.similarity_maps import (
+    check_map_query,
+    load_map_encoder,
+    save_similarity_maps,
+)
 from featurecache.store.cache import Cache
 from featurecache.store.open import open_cache
 from featurecache.store.records import (
@@ -70,12 +75,15 @@ class SearchResult:
         descriptions: For a query by image, the cosine of each label's prompt ensemble with the
             image, highest first; empty for other queries, and where texts and images do not share
             a space.
+        direction: The query, (D,), of unit length, where it is a text or a label's prompts; None
+            for a query by image.
     """
 
     query: str
     images: "pd.DataFrame"
     copies: tuple[str, ...] = ()
     descriptions: Mapping[str, float] = field(default_factory=dict)
+    direction: Embeddings | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the result as a JSON value."""
@@ -101,6 +109,7 @@ def retrieve(
     weights: StrPath | None = None,
     device: str = "auto",
     bit_depth: int | None = None,
+    heatmap: StrPath | None = None,
     data: "Dataset | None" = None,
 ) -> "pd.DataFrame":
     """Find the images of a cache that are nearest to a text, a label or an image.
@@ -126,8 +135,11 @@ def retrieve(
         device: "auto", "cpu", "cuda" or "mps".
         bit_depth: Number of bits in use, 8 to 16, in the image file, if it does not define the
             range of its gray values; by default that of the cache, or judged from the file.
+        heatmap: PNG file to write, of the result of a query by text or label: the images, and over
+            each the similarity of its patches to the query, as far as it is above their mean.
         data: The data set of the cache, loaded with ``metadata``, to add these columns, such as
-            reports, to the result.
+            reports, to the result; and for the images of ``heatmap``, where they are no longer
+            found where the cache was made from.
 
     Returns:
         One row per image, nearest first, with the columns ``rank`` (from 1), ``id``, ``cosine``,
@@ -137,8 +149,10 @@ def retrieve(
     Raises:
         UsageError: Not exactly one of ``text``, ``image`` and ``label`` is given; the text is
             empty, or a sentence of it has more tokens than the encoder reads; texts and images do
-            not share a space; the alignment was fitted to images that would be searched; or
-            ``bit_depth`` is out of range, or given without an image file.
+            not share a space; the alignment was fitted to images that would be searched;
+            ``bit_depth`` is out of range, or given without an image file; or ``heatmap`` exists,
+            is of a query by image or by an alignment, or the encoder cannot compare patches with
+            texts.
         UnknownNameError: The cache has no such label or prompt set.
         CacheError: The cache has no such image, no image of the split, or several prompt sets and
             none is named.
@@ -154,8 +168,14 @@ def retrieve(
         >>> fc.retrieve("cache/phantom/tiny.h5", image=images["id"][0], top=5)["rank"].tolist()
         [1, 2, 3, 4, 5]
     """
-    images = search(
-        open_cache(cache),
+    cache = open_cache(cache)
+    if heatmap is not None:
+        by_image, aligned = image is not None, alignment is not None
+        check_map_query(heatmap, by_image=by_image, aligned=aligned)
+        model = load_map_encoder(cache, model=model, weights=weights, device=device)
+        weights = None
+    result = search(
+        cache,
         text,
         image=image,
         label=label,
@@ -167,8 +187,25 @@ def retrieve(
         weights=weights,
         device=device,
         bit_depth=bit_depth,
-    ).images
-    return images if data is None else add_metadata(images, data)
+    )
+    images = result.images if data is None else add_metadata(result.images, data)
+    if heatmap is not None:
+        assert isinstance(model, Encoder)
+        assert result.direction is not None
+        # Loading data sets takes as long to import as a search.
+        from featurecache.extraction.source import as_dataset, cached_files
+
+        files = cached_files(cache, data or as_dataset(cache), images["id"].tolist())
+        save_similarity_maps(
+            heatmap,
+            images,
+            result.direction,
+            files,
+            encoder=model,
+            bit_depth=cache.header.bit_depth,
+            title=f"query: {result.query}",
+        )
+    return images
 
 
 def add_metadata(images: "pd.DataFrame", data: "Dataset") -> "pd.DataFrame":
@@ -273,7 +310,8 @@ def search(
         if not text_set.aligned:
             raise _no_shared_space(cache.header.model)
         query = l2_normalize(text_set.positive.ensemble, "text")[cache.labels.names.index(label)]
-        return SearchResult(f"label {label}", _nearest_images(cache, query, rows, top, alignment))
+        images = _nearest_images(cache, query, rows, top, alignment)
+        return SearchResult(f"label {label}", images, direction=query)
     if text is not None:
         if not text.strip():
             raise UsageError("`text` is empty")
@@ -285,7 +323,8 @@ def search(
             if not encoder.aligned:
                 raise _no_shared_space(encoder.name)
         query = _embed_text(encoder, text)[0]
-        return SearchResult(f"text {text!r}", _nearest_images(cache, query, rows, top, alignment))
+        images = _nearest_images(cache, query, rows, top, alignment)
+        return SearchResult(f"text {text!r}", images, direction=query)
     assert image is not None
     name = os.fspath(image) if isinstance(image, str | os.PathLike) else "given"
     embedding: Embeddings
