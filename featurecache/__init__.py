@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from featurecache.encoders.registry import register_encoder
     from featurecache.errors import FeaturecacheError
     from featurecache.evaluation.comparison import Comparison, compare
+    from featurecache.evaluation.prompt_comparison import compare_prompts
     from featurecache.evaluation.table import MetricsTable, table
     from featurecache.evaluation.trained_model import TrainedModel
     from featurecache.evaluation.zero_shot import zero_shot
@@ -66,6 +67,7 @@ _MODULES = {
     "align": "alignment.fit",
     "audit": "audit.audit",
     "compare": "evaluation.comparison",
+    "compare_prompts": "evaluation.prompt_comparison",
     "convert_checkpoint": "encoders.convert",
     "estimate_extraction": "extraction.extract",
     "export_cache": "export.export",
@@ -108,6 +110,7 @@ __all__ = [
     "align",
     "audit",
     "compare",
+    "compare_prompts",
     "convert_checkpoint",
     "estimate_extraction",
     "explore",

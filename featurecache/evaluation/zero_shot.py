@@ -39,6 +39,7 @@ from featurecache.metrics.predictive_values import Prevalence, stated_prevalence
 from featurecache.metrics.thresholds import OperatingPoint
 from featurecache.prompts import PromptSet
 from featurecache.runs.run import Run
+from featurecache.store.cache import Cache
 from featurecache.store.open import CacheLike, open_cache
 
 if TYPE_CHECKING:
@@ -94,23 +95,11 @@ def zero_shot(
     cache, alignment = open_cache(cache), as_alignment(alignment)
     cache.require_labels()
     cache.require_vectors()
-    warnings: list[str] = []
+    text, differences = prompt_texts(cache, prompts, alignment)
     train = np.empty(0, dtype=np.intp)
-    if alignment is None:
-        cache.require_text_space()
-        text = cache.text(prompts)
-    else:
-        text, differences = align_texts(alignment, cache, prompts)
-        warnings += differences
+    if alignment is not None:
         train = cache.inputs.learning_rows("train")
-    method = choose_scoring(
-        scoring,
-        aligned=text.aligned,
-        bias=text.bias,
-        has_negatives=text.negative is not None,
-        n_labels=len(cache.labels.names),
-        exclusive=are_exclusive(cache.labels.values),
-    )
+    method = scoring_of(cache, text, scoring)
     data = split_data_from(cache, train=train)
     _, rows = data.scored
     warnings = [
@@ -118,21 +107,17 @@ def zero_shot(
         *learning_caveats(cache),
         *cache.copies.warnings(),
         *text.warnings,
-        *warnings,
+        *differences,
     ]
     if alignment is not None:
         warnings += check_alignment(alignment, cache, rows)
 
-    def score(embedding: NDArray[np.float16]) -> ZeroShotScores:
-        images = embedding if alignment is None else align_images(alignment, embedding)
-        return _score(images, text, method)
-
-    of_inputs = score(cache.inputs.embedding)
+    of_inputs = score_images(cache.inputs.embedding, text, method, alignment)
     scores = ZeroShotScores(
         logits=cache.join_scores(of_inputs.logits, cache.labels.names),
         probabilities=cache.join_scores(of_inputs.probabilities, cache.labels.names),
     )
-    random = score(random_features((len(rows), cache.dim), seed=0))
+    random = score_images(random_features((len(rows), cache.dim), seed=0), text, method, alignment)
     permuted = permute_texts(data, scores.logits)
     controls = untrained_controls(data, scores.logits, random.logits, n_bootstrap=n_bootstrap)
     controls["permuted_texts"] = summarize_control(permuted, rows, n_bootstrap=n_bootstrap)
@@ -181,7 +166,43 @@ def _alignment_reference(alignment: "Alignment") -> dict[str, Any]:
     }
 
 
-def _score(images: NDArray[np.floating], text: "TextSet", scoring: Scoring) -> ZeroShotScores:
+def prompt_texts(
+    cache: Cache, prompts: str | PromptSet | None, alignment: "Alignment | None"
+) -> "tuple[TextSet, list[str]]":
+    """Return a prompt set in the space of a cache's images, and warnings about its alignment.
+
+    Raises:
+        CacheError: The cache has no text, or several prompt sets and none is named.
+        UsageError: The encoder is unaligned, or it needs no alignment.
+        RunError: The alignment is of other encoders or settings; the message names the field.
+        UnknownNameError: There is no such prompt set.
+    """
+    if alignment is not None:
+        return align_texts(alignment, cache, prompts)
+    cache.require_text_space()
+    return cache.text(prompts), []
+
+
+def scoring_of(cache: Cache, text: "TextSet", scoring: str) -> Scoring:
+    """Return the scoring of a prompt set on a cache; see ``choose_scoring``."""
+    return choose_scoring(
+        scoring,
+        aligned=text.aligned,
+        bias=text.bias,
+        has_negatives=text.negative is not None,
+        n_labels=len(cache.labels.names),
+        exclusive=are_exclusive(cache.labels.values),
+    )
+
+
+def score_images(
+    embedding: NDArray[np.floating],
+    text: "TextSet",
+    scoring: Scoring,
+    alignment: "Alignment | None" = None,
+) -> ZeroShotScores:
+    """Score N images, (N, D), against the prompts of a set."""
+    images = embedding if alignment is None else align_images(alignment, embedding)
     positive = text.positive.ensemble
     scale = 1.0 if text.scale is None else text.scale
     if scoring == "sigmoid":

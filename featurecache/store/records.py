@@ -15,6 +15,7 @@ from typing_extensions import TypedDict
 from featurecache.errors import CacheError
 from featurecache.execution import Probe
 from featurecache.label_cells import UNKNOWN, LabelPolicy
+from featurecache.prompts import ensemble
 from featurecache.provenance.provenance import Source, TrainingImages
 from featurecache.wording import count_noun
 
@@ -193,6 +194,32 @@ class TextSet:
         return [
             f"the encoder reads {self.max_tokens} tokens of a text, and the end of "
             f"{count_noun(self.n_cut, 'prompt')} of {self.name!r} is cut"
+        ]
+
+    @property
+    def alone(self) -> "list[TextSet]":
+        """Each positive template as a set of its own, in order.
+
+        It has the negative template of the same position, or all negative ones where there are not
+        as many.
+        """
+
+        def one(texts: TextEmbeddings, k: int) -> TextEmbeddings:
+            prompts = tuple((of_label[k],) for of_label in texts.prompts)
+            embedding = texts.embedding[:, [k]]
+            return TextEmbeddings(prompts, embedding, ensemble(embedding))
+
+        number, negative = self.positive.embedding.shape[1], self.negative
+        positives, negatives = self.templates[:number], self.templates[number:]
+        paired = negative is not None and len(negatives) == number
+        return [
+            replace(
+                self,
+                templates=(template, *((negatives[k],) if paired else negatives)),
+                positive=one(self.positive, k),
+                negative=one(negative, k) if paired and negative is not None else negative,
+            )
+            for k, template in enumerate(positives)
         ]
 
     def select(self, labels: tuple[str, ...]) -> "TextSet":

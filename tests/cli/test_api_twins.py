@@ -81,6 +81,18 @@ def test_zero_shot(workspace):
     pd.testing.assert_frame_equal(fc.load_run("runs/zero").predictions, run.predictions)
 
 
+def test_zero_shot_by_prompt(workspace):
+    document = workspace.json("zero-shot", "--prompt-sets", "--n-bootstrap", 20, "--out", "p.csv")
+    comparison = fc.compare_prompts(workspace.cache, n_bootstrap=20)
+    assert document == as_json(comparison.to_json())
+    written = pd.read_csv("p.csv").astype({"reversed": bool})
+    expected = comparison.to_pandas().replace({None: np.nan})
+    pd.testing.assert_frame_equal(written, expected, check_dtype=False)
+    outcome = workspace.run("zero-shot", "--prompt-sets", "--prevalence", 0.1)
+    assert outcome.code == 2
+    assert "--prevalence and" in outcome.stderr
+
+
 @pytest.mark.parametrize(
     ("options", "arguments"),
     [
