@@ -123,8 +123,8 @@ class PromptComparison(Document):
         """
         import pandas as pd
 
-        columns = ("prompt set", "template", "label")
-        columns += ("AUROC", "AUROC low", "AUROC high", "reversed")
+        columns = ["prompt set", "template", "label"]
+        columns += ["AUROC", "AUROC low", "AUROC high", "reversed"]
         lines = []
         for row in self.rows:
             for label, score in ((None, row.macro), *row.per_label.items()):
@@ -132,7 +132,7 @@ class PromptComparison(Document):
                 auroc = np.nan if score.auroc is None else score.auroc
                 of_row = (row.prompt_set, row.template, label)
                 lines.append((*of_row, auroc, low, high, score.is_reversed))
-        return pd.DataFrame(lines, columns=list(columns))
+        return pd.DataFrame(lines, columns=columns)
 
     def __repr__(self) -> str:
         scored = count_scored(self.n, self.split, self.level, self.n_patients)
