@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from featurecache.audit.domain_shift import DomainShift, domain_shift
 from featurecache.audit.doubtful_labels import DoubtfulLabels, doubtful_labels
 from featurecache.audit.label_support import LabelSupport, label_support
 from featurecache.audit.leakage import (
@@ -52,6 +53,7 @@ class Audit:
         shortcuts: How well view, sex and age can be predicted from the embeddings.
         label_support: Numbers of positives and negatives by label, split and view.
         doubtful_labels: Labels that are probably wrong; None if they were not looked for.
+        domain_shift: How unlike the images are to those of another cache; None without one.
     """
 
     dataset: str
@@ -67,6 +69,7 @@ class Audit:
     shortcuts: Shortcuts
     label_support: Mapping[str, LabelSupport]
     doubtful_labels: DoubtfulLabels | None = None
+    domain_shift: DomainShift | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the audit as a JSON value."""
@@ -87,7 +90,7 @@ class Audit:
 
     def _summary(self) -> dict[str, str]:
         splits = ", ".join(f"{split} {count}" for split, count in self.splits.items())
-        shared, near = self.shared_patients, self.near_duplicates
+        shared, near, shift = self.shared_patients, self.near_duplicates, self.domain_shift
         across = self.identical_files.across_splits
         probes = {
             **{f"{name} AUROC": probe.highest_auroc for name, probe in self.shortcuts.categories()},
@@ -123,7 +126,12 @@ class Audit:
                 if self.doubtful_labels is None
                 else {"doubtful labels": str(len(self.doubtful_labels.cells))}
             ),
+            **({} if shift is None else {f"distinguished from {shift.dataset}": _auroc(shift)}),
         }
+
+
+def _auroc(shift: DomainShift) -> str:
+    return f"AUROC {shift.auroc:.3f}"
 
 
 def audit(
@@ -131,6 +139,7 @@ def audit(
     data: "DatasetLike | None" = None,
     *,
     labels: bool = False,
+    against: CacheLike | None = None,
     neighbors: int = NEIGHBORS,
     n_bootstrap: int = 1000,
     seed: int = 0,
@@ -145,6 +154,9 @@ def audit(
             pixels; without it they are only suspected.
         labels: Also look for labels that are probably wrong, which takes some seconds per label and
             ten thousand images; see ``Audit.doubtful_labels``.
+        against: Another cache by the same encoder, or its path, such as that of the training:
+            ``Audit.domain_shift`` says how well its images can be distinguished from those of
+            ``cache``, and which of these are most unlike them.
         neighbors: Number of nearest images in other splits that each image is compared with.
         n_bootstrap: Number of bootstrap samples of patients; 0 for no intervals.
         seed: Seed of the folds and of the bootstrap.
@@ -154,9 +166,10 @@ def audit(
         The audit.
 
     Raises:
+        RunError: ``against`` is of another encoder; the message names the field that differs.
         UsageError: ``data`` lacks an image of the cache or has another file for one, there are no
-            ``neighbors``, the rows of the cache are studies, or ``labels`` are to be looked at and
-            it has none.
+            ``neighbors``, the rows of a cache are studies, ``labels`` are to be looked at and it
+            has none, or a cache has too few patients to be compared with ``against``.
         ValueError: An embedding has norm 0, NaN or infinity.
 
     Example:
@@ -176,6 +189,10 @@ def audit(
     cache.require_images()
     if labels:
         cache.require_labels()
+    shift = None
+    if against is not None:
+        other = open_cache(against)
+        shift = domain_shift(cache, other, n_bootstrap=n_bootstrap, seed=seed)
     files = None if data is None else cached_files(cache, as_dataset(data))
     counts = {split: int((cache.splits == split).sum()) for split in SPLITS}
     return Audit(
@@ -196,4 +213,5 @@ def audit(
             if labels
             else None
         ),
+        domain_shift=shift,
     )

@@ -166,16 +166,36 @@ def _probe_category(
     scores = {}
     for name in names[:1] if len(names) == 2 else names:
         truth = (values[rows] == name).astype(np.int8)
-        fold = grouped_folds(truth.astype(np.float64), patients[rows], seed=seed)
-        score = cross_val_predict(embeddings[rows], truth.astype(np.float64), fold)
-        decisions = np.zeros((len(rows), 1), dtype=np.bool_)  # only the ranking matters
-        sampled = sample_metrics(
-            truth[:, np.newaxis], decisions, score[:, np.newaxis], resamples, np.array([True])
-        )
-        estimate = MeanMetrics([sampled]).label("auroc", 0)
-        auroc = float(sampled.arrays.per_label["auroc"][0, 0])
-        scores[name] = ValueScore(n=int(truth.sum()), auroc=auroc, ci95=estimate.ci95)
+        scores[name] = score_value(embeddings[rows], truth, patients[rows], resamples, seed=seed)
     return CategoryProbe(n=len(rows), n_patients=resamples.counts.shape[1], values=scores)
+
+
+def score_value(
+    embeddings: Directions,
+    truth: NDArray[np.int8],
+    patients: NDArray[np.str_],
+    resamples: PatientResamples,
+    *,
+    seed: int,
+) -> ValueScore:
+    """Return how well a linear probe separates images of unseen patients that have a value.
+
+    Args:
+        embeddings: (N, D).
+        truth: (N,) 1 for images with the value, 0 for others; both occur.
+        patients: (N,) patient of each image.
+        resamples: Bootstrap samples of the patients of these rows.
+        seed: Seed of the folds.
+    """
+    fold = grouped_folds(truth.astype(np.float64), patients, seed=seed)
+    score = cross_val_predict(embeddings, truth.astype(np.float64), fold)
+    decisions = np.zeros((len(truth), 1), dtype=np.bool_)  # only the ranking matters
+    sampled = sample_metrics(
+        truth[:, np.newaxis], decisions, score[:, np.newaxis], resamples, np.array([True])
+    )
+    estimate = MeanMetrics([sampled]).label("auroc", 0)
+    auroc = float(sampled.arrays.per_label["auroc"][0, 0])
+    return ValueScore(n=int(truth.sum()), auroc=auroc, ci95=estimate.ci95)
 
 
 def _probe_age(

@@ -34,6 +34,7 @@ from featurecache.wording import UNDEFINED, count_noun
 
 if TYPE_CHECKING:
     from featurecache.audit.audit import Audit
+    from featurecache.audit.domain_shift import DomainShift
     from featurecache.audit.doubtful_labels import DoubtfulLabels
     from featurecache.audit.leakage import GroupsAcrossSplits, GroupsWithinSplit
     from featurecache.audit.near_duplicates import ImagePair
@@ -89,6 +90,14 @@ def audit(
             metavar="PNG",
         ),
     ] = None,
+    against: Annotated[
+        Path | None,
+        typer.Option(
+            help="Another cache by the same encoder, such as that of the training: how well its "
+            "images can be distinguished from these, and which of these are most unlike them.",
+            metavar="FILE",
+        ),
+    ] = None,
     neighbors: Annotated[
         int,
         typer.Option(
@@ -100,7 +109,7 @@ def audit(
     options: DatasetOptions,
     json: Json = False,
 ) -> None:
-    """Look for leaks between splits, shortcuts in the embeddings, and rare or doubtful labels.
+    """Look for leaks between splits, shortcuts, rare or doubtful labels, and a domain shift.
 
     The exit code is 0 even if there are leaks. Without --images no image is read, and
     near-duplicates are only suspected. Options of the data set are only needed if it has moved, or
@@ -137,6 +146,7 @@ def audit(
             opened,
             data if compares else None,
             labels=bool(labels or out or label_sheet),
+            against=against,
             neighbors=neighbors,
             n_bootstrap=n_bootstrap,
             progress=each_task(bar),
@@ -154,6 +164,8 @@ def audit(
         print_json(result.to_json())
         return
     _print(result)
+    if result.domain_shift is not None:
+        _print_shift(result.dataset, result.domain_shift)
     if doubtful is not None:
         _print_doubtful(doubtful)
     if out is not None:
@@ -223,6 +235,29 @@ def _print(result: "Audit") -> None:
         ],
         _label_rows(result),
         optional=1,
+    )
+
+
+def _print_shift(dataset: str, shift: "DomainShift") -> None:
+    for note in shift.notes:
+        print_status(f"{shift.against} was made with other library versions ({note})")
+    print_result(
+        f"domain shift from {shift.against}: a linear classifier distinguishes the images of "
+        f"unseen patients ({shift.n:,} of {dataset}, {shift.n_against:,} of {shift.dataset}) with "
+        f"an AUROC of {with_interval(shift.auroc, shift.ci95)}; 0.5 is chance"
+    )
+    print_result(
+        f"familiarity with {shift.dataset}: median percentile {shift.knn:.0f} (nearest neighbors) "
+        f"and {shift.mahalanobis:.0f} (Mahalanobis) among "
+        f"{count_noun(shift.n_reference, 'image')}; 50 is typical, 0 is foreign\n"
+    )
+    print_table(
+        f"images of {dataset} that are most unlike those of {shift.dataset}, and their percentiles",
+        ["", "image", "split", "nearest neighbors", "Mahalanobis"],
+        [
+            [str(number), image.image, image.split, f"{image.knn:.1f}", f"{image.mahalanobis:.1f}"]
+            for number, image in enumerate(shift.foreign[:MAX_ROWS], start=1)
+        ],
     )
 
 

@@ -94,13 +94,34 @@ class Familiarity:
         Raises:
             UsageError: An embedding has norm 0, NaN or infinity.
         """
+        return self.percentiles_of(self.distances(embedding))
+
+    def distances(self, embedding: NDArray[np.floating[Any]]) -> Floats:
+        """Return both distances of N images from the training images, larger if more foreign.
+
+        Args:
+            embedding: (N, D), not normalized.
+
+        Returns:
+            (N, 2), in the order of ``COLUMNS``: the cosine to the fifth nearest, negative, and the
+            squared Mahalanobis distance.
+
+        Raises:
+            UsageError: An embedding has norm 0, NaN or infinity.
+        """
         result = np.empty((len(embedding), 2))
         for rows in row_chunks(len(embedding), 1024):
             images = l2_normalize(embedding[rows], "image", first=rows.start)
-            of_images = self._neighbor_distances(images), self._mahalanobis_distances(images)
-            for column, (distance, own) in enumerate(zip(of_images, self._own, strict=True)):
-                as_far = len(own) - np.searchsorted(own, distance, side="left")
-                result[rows, column] = 100 * (1 + as_far) / (1 + len(own))
+            result[rows, 0] = self._neighbor_distances(images)
+            result[rows, 1] = self._mahalanobis_distances(images)
+        return result
+
+    def percentiles_of(self, distances: Floats) -> Floats:
+        """Return the percentiles of distances, (N, 2); see ``percentiles``."""
+        result = np.empty(distances.shape)
+        for column, own in enumerate(self._own):
+            as_far = len(own) - np.searchsorted(own, distances[:, column], side="left")
+            result[:, column] = 100 * (1 + as_far) / (1 + len(own))
         return result
 
     def measure(self, embedding: NDArray[np.floating[Any]]) -> FamiliarityScores | None:
