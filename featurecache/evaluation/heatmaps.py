@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from featurecache.encoders.geometry import Geometry
 from featurecache.errors import UsageError
-from featurecache.features import parse_features
+from featurecache.features import Features, parse_features
 from featurecache.images.contact_sheet import contact_sheet, save_png
 from featurecache.images.heatmap import (
     draw_heatmap,
@@ -36,6 +36,14 @@ def check_heatmaps(spec: Mapping[str, Any], *, by_study: bool) -> None:
             "the head takes one vector of each image, or it is not known which part of an image "
             "the encoder sees: leave out `heatmap`, or train the head attentive"
         )
+
+
+def above_even(attention: NDArray[np.floating], features: Features) -> NDArray[np.floating]:
+    """Return how far attention to tokens, (..., T), is above even, (..., G, G).
+
+    Attention that is the same everywhere has no color.
+    """
+    return features.on_grid(attention - 1 / attention.shape[-1])
 
 
 def draw_over(
@@ -87,9 +95,7 @@ def save_heatmap(
     """
     decoder = SubprocessDecoder()
     (values,) = decoder.read(file, [size_and_thumbnail], bit_depth=bit_depth, name=str(file))
-    # Attention that is the same everywhere has no color.
-    above_even = attention - 1 / attention.shape[-1]
-    maps = parse_features(spec["features"]).on_grid(above_even)
+    maps = above_even(attention, parse_features(spec["features"]))
     plain, *colored = draw_over(values, maps, Geometry.from_json(spec["geometry"]))
     tiles = [("", plain), *zip(captions, colored, strict=True)]
     rows = [tiles[start : start + _COLUMNS] for start in range(0, len(tiles), _COLUMNS)]

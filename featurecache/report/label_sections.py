@@ -17,7 +17,7 @@ from featurecache.metrics.platt_scaling import log_odds, read_calibration
 from featurecache.metrics.ranking import Floats, Labels, auroc
 from featurecache.metrics.risk_coverage import aurc, decision_confidence, risk_coverage_curve
 from featurecache.report import label_tables, plots
-from featurecache.report.examples import Thumbnails, most_confident
+from featurecache.report.examples import ExampleImages
 from featurecache.report.load_runs import ScoredRun
 from featurecache.report.palette import N_SERIES
 from featurecache.report.plot_registry import Plot, PlotRegistry
@@ -38,6 +38,7 @@ def label_sections(
     labels: Sequence[str],
     registry: PlotRegistry,
     files: Mapping[str, Path] | None,
+    caches: Sequence[Path] = (),
 ) -> dict[str, Any] | None:
     """Return the contents of the section; None without runs that scored images.
 
@@ -46,20 +47,21 @@ def label_sections(
         labels: labels of all runs, in the order of the page.
         registry: takes the plots.
         files: path of each image of the first run's data set, by id; None for no example images.
+        caches: files in which the runs' caches are looked for first.
     """
     if not scored:
         return None
     anchors = [f"label-{number}" for number in range(1, len(labels) + 1)]
     if scored[0].metrics.level == STUDY:
         files = None  # a study has several
-    thumbnails = None if files is None else Thumbnails(files)
+    examples = None if files is None else ExampleImages(files, caches)
     return {
         "overview": label_tables.overview_table(scored, labels, anchors),
         "plot": _forest_plot(scored, labels, registry),
         "calibration": [table for run in scored if (table := label_tables.calibration_table(run))],
         "delong": [table for run in scored if (table := label_tables.delong_table(run))],
         "sections": [
-            {"anchor": anchor, **_label_section(label, scored, registry, thumbnails)}
+            {"anchor": anchor, **_label_section(label, scored, registry, examples)}
             for label, anchor in zip(labels, anchors, strict=True)
         ],
     }
@@ -86,14 +88,12 @@ def _forest_plot(
 
 
 def _label_section(
-    label: str, scored: Sequence[ScoredRun], registry: PlotRegistry, thumbnails: Thumbnails | None
+    label: str, scored: Sequence[ScoredRun], registry: PlotRegistry, examples: ExampleImages | None
 ) -> dict[str, Any]:
     runs = [run for run in scored if label in run.scored.label_names]
     scores = runs[0].metrics.per_label[label]
-    examples = None
     # Thumbnails are those of the first run's data set.
-    if thumbnails is not None and runs[0].dataset == scored[0].dataset and scores.learned:
-        examples = _examples(runs[0], label, thumbnails)
+    has_examples = runs[0].dataset == scored[0].dataset and scores.learned
     return {
         "name": label,
         "n_positive": scores.n_positive,
@@ -101,7 +101,7 @@ def _label_section(
         "plots": _label_plots(label, scored, registry),
         "table": label_tables.label_table(runs, label),
         "confusions": label_tables.confusion_matrices(runs, label),
-        "examples": examples,
+        "examples": examples.of_label(runs[0], label) if examples and has_examples else None,
         "example_run": runs[0].name,
     }
 
@@ -182,28 +182,6 @@ def _risk_coverage(truth: Labels, probability: Floats, threshold: float) -> Curv
 def _column(run: ScoredRun, label: str) -> int | None:
     names = run.scored.label_names
     return names.index(label) if label in names else None
-
-
-def _examples(
-    run: ScoredRun, label: str, thumbnails: Thumbnails
-) -> list[tuple[str, list[dict[str, Any]]]]:
-    groups = most_confident(run.scored, run.scored.label_names.index(label))
-    return [
-        (
-            group,
-            [
-                {
-                    "id": example.id,
-                    "probability": f"{example.probability:.3f}",
-                    "thumbnail": thumbnails.data_url(
-                        example.id, str(run.scored.sha256[example.row])
-                    ),
-                }
-                for example in examples
-            ],
-        )
-        for group, examples in groups.items()
-    ]
 
 
 def has_tied_probabilities(run: ScoredRun) -> bool:

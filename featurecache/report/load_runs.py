@@ -1,7 +1,7 @@
 """Runs of a report: their names in it, and what its sections read of them."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from featurecache.heads.learning_curve import LearningCurve
 from featurecache.metrics.metrics import CurveMetrics, Metrics
 from featurecache.provenance.provenance import Source
 from featurecache.runs.folder import read_config, read_curve, run_kind
-from featurecache.runs.run import Run, displayed_names, load_run
+from featurecache.runs.run import Model, Run, displayed_names, load_run
 
 _NUMERIC_COLUMNS = ("epoch", "train_loss", "val_loss", "validation")
 
@@ -62,11 +62,13 @@ class ScoredRun(ReportRun):
         metrics: all metrics.
         scored: predictions that the metrics are of.
         history: one entry per epoch or candidate; empty where nothing was trained.
+        load_model: reads the trained model; None for a run that trained nothing.
     """
 
     metrics: Metrics
     scored: ScoredImages
     history: Sequence[Mapping[str, Any]]
+    load_model: Callable[[], Model] | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -147,6 +149,7 @@ def _load_run(run: RunLike, name: str) -> ScoredRun | CurveRun:
         metrics=run.metrics,
         scored=replace(scored_images(run), name=name),
         history=run.history,
+        load_model=run.load_model,
     )
 
 

@@ -78,7 +78,7 @@ def build_page(
         "warnings": _warnings(runs),
         "excluded": _by_text((format_counts(run.excluded), run) for run in scored if run.excluded),
         "results": results_section(scored, registry),
-        "labels": label_sections(scored, labels, registry, files),
+        "labels": label_sections(scored, labels, registry, files, caches),
         "tied_runs": [run.name for run in scored if has_tied_probabilities(run)],
         "has_examples": files is not None,
         "controls": controls_section(scored, registry),

@@ -22,6 +22,7 @@ from featurecache.metrics.metrics import (
     TextGain,
 )
 from featurecache.metrics.predictive_values import predictive_values
+from featurecache.report import examples
 from featurecache.report.page import ReportPage, build_page
 from featurecache.report.report import report, save_page, write_report
 from featurecache.report.svg import inline_svg
@@ -118,13 +119,18 @@ def test_label_unknown_in_the_first_run_is_plotted_for_the_second(tmp_path):
     assert {"roc-Mass", "precision-recall-Mass", "calibration-Mass"} <= set(report.figures)
 
 
-def test_example_images_are_those_of_the_first_run(tmp_path):
+def test_example_images_are_those_of_the_first_run(tmp_path, monkeypatch):
+    attention = SimpleNamespace(of_image=lambda *_: np.eye(2), geometry=None)
+    monkeypatch.setattr(examples, "attention_of", lambda *_: (attention, None))
+    monkeypatch.setattr(examples.Thumbnails, "map_url", lambda *_: "data:,")
     one = write_run(tmp_path / "one", cache={"dataset": "here"})
     two = write_run(tmp_path / "two", labels=("Hernia",), cache={"dataset": "there"})
     files = {f"{number:06d}.png": tmp_path / "gone.png" for number in range(120)}
     page = parse_page(one, two, files=files)
     assert_valid(page)
     assert page.html.count("Most confident predictions of one") == 2
+    assert page.html.count('alt="Attention to image') == page.html.count("cannot be read") > 0
+    assert "where the head looks for Mass" in page.text
     assert "Most confident predictions of two" not in page.html
     assert "cannot be read" in page.text
 
