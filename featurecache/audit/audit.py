@@ -19,6 +19,7 @@ from featurecache.audit.leakage import (
 )
 from featurecache.audit.near_duplicates import NEIGHBORS, NearDuplicates, near_duplicates
 from featurecache.audit.shortcuts import Shortcuts, shortcut_probes
+from featurecache.audit.view_change import ViewChange, view_change
 from featurecache.datasets.splits import SPLITS
 from featurecache.errors import UsageError
 from featurecache.extraction.source import as_dataset, cached_files
@@ -54,6 +55,7 @@ class Audit:
         label_support: Numbers of positives and negatives by label, split and view.
         doubtful_labels: Labels that are probably wrong; None if they were not looked for.
         domain_shift: How unlike the images are to those of another cache; None without one.
+        view_change: What averaging views changed; None for a cache without views.
     """
 
     dataset: str
@@ -70,6 +72,7 @@ class Audit:
     label_support: Mapping[str, LabelSupport]
     doubtful_labels: DoubtfulLabels | None = None
     domain_shift: DomainShift | None = None
+    view_change: ViewChange | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the audit as a JSON value."""
@@ -90,7 +93,8 @@ class Audit:
 
     def _summary(self) -> dict[str, str]:
         splits = ", ".join(f"{split} {count}" for split, count in self.splits.items())
-        shared, near, shift = self.shared_patients, self.near_duplicates, self.domain_shift
+        shared, near = self.shared_patients, self.near_duplicates
+        shift, change = self.domain_shift, self.view_change
         across = self.identical_files.across_splits
         probes = {
             **{f"{name} AUROC": probe.highest_auroc for name, probe in self.shortcuts.categories()},
@@ -127,7 +131,16 @@ class Audit:
                 else {"doubtful labels": str(len(self.doubtful_labels.cells))}
             ),
             **({} if shift is None else {f"distinguished from {shift.dataset}": _auroc(shift)}),
+            **(
+                {}
+                if change is None or change.cosine is None
+                else {"change by views": _cosine(change)}
+            ),
         }
+
+
+def _cosine(change: ViewChange) -> str:
+    return f"cosine {change.cosine:.4f}"
 
 
 def _auroc(shift: DomainShift) -> str:
@@ -214,4 +227,5 @@ def audit(
             else None
         ),
         domain_shift=shift,
+        view_change=view_change(cache, seed=seed),
     )

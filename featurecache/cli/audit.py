@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from featurecache.audit.doubtful_labels import DoubtfulLabels
     from featurecache.audit.leakage import GroupsAcrossSplits, GroupsWithinSplit
     from featurecache.audit.near_duplicates import ImagePair
+    from featurecache.audit.view_change import ViewChange
 
 MAX_ROWS = 20
 """Number of rows printed of a table; --json has all."""
@@ -166,6 +167,8 @@ def audit(
     _print(result)
     if result.domain_shift is not None:
         _print_shift(result.dataset, result.domain_shift)
+    if result.view_change is not None:
+        _print_change(result.view_change)
     if doubtful is not None:
         _print_doubtful(doubtful)
     if out is not None:
@@ -258,6 +261,21 @@ def _print_shift(dataset: str, shift: "DomainShift") -> None:
             [str(number), image.image, image.split, f"{image.knn:.1f}", f"{image.mahalanobis:.1f}"]
             for number, image in enumerate(shift.foreign[:MAX_ROWS], start=1)
         ],
+    )
+
+
+def _print_change(change: "ViewChange") -> None:
+    if change.cosine is None or change.nearest_cosine is None or change.same_nearest is None:
+        print_result(
+            f"what {change.views} views changed is not known: {change.plain} has no embeddings of "
+            "the same images by the same encoder without views; extract it without --views\n"
+        )
+        return
+    print_result(
+        f"{change.views} views against {change.plain}, in {count_noun(change.n or 0, 'image')} of "
+        f"different patients: mean cosine {change.cosine:.4f} with the same image alone (the "
+        f"nearest image of another patient: {change.nearest_cosine:.4f}); "
+        f"{change.same_nearest:.0%} keep their nearest image\n"
     )
 
 

@@ -20,7 +20,8 @@ def make_cache(folder: Path, split: list[str], **columns: Any) -> Cache:
         folder: Where the file is written.
         split: Split of each image.
         **columns: Columns of ``ImageTable``, ``embedding``, ``labels``, ``label_names``,
-            ``texts`` and ``trained_on``.
+            ``texts`` and ``trained_on``; or ``file`` and ``spec``, its name and what its encoder
+            spec has besides the model.
     """
     n = len(split)
     ids = np.array(columns.pop("id", [f"{row:04d}" for row in range(n)]))
@@ -35,18 +36,17 @@ def make_cache(folder: Path, split: list[str], **columns: Any) -> Cache:
         notes=(),
         image_level_split=True,
         exposed=False,
-        encoder_spec={"model": "m"},
+        encoder_spec={"model": "m", **columns.pop("spec", {})},
         collection="set",
         trained_on=columns.pop("trained_on", {}),
     )
-    texts = columns.pop("texts", {})
+    texts, path = columns.pop("texts", {}), folder / columns.pop("file", "set.h5")
     text = {
         "sha256": [f"{row:064d}" for row in range(n)],
         "patient": [f"p{row}" for row in range(n)],
         **{name: [""] * n for name in ("study", "view", "sex", "age", "path")},
         **columns,
     }
-    path = folder / "set.h5"
     write_cache(
         path,
         header=header,
