@@ -166,6 +166,7 @@ def predict(
                     "positive": _decisions(row, labels) if ok else None,
                     "calibrated": _values(row, labels, "calibrated"),
                     "uncalibrated": uncalibrated,
+                    "sd": _values(row, labels, "sd") if _has_sd(table) else None,
                     "answers": _answers(row, labels),
                     "unanswered": unanswered,
                     "familiarity": _familiarity(row),
@@ -214,6 +215,7 @@ def predict(
 
 def _print_summary(title: str, table: "pd.DataFrame", thresholds: Mapping[str, float]) -> None:
     """Print a row for each label, where there are too many images for a row each."""
+    has_sd = _has_sd(table)
     rows = []
     for label, threshold in thresholds.items():
         positive = int(table[f"{label} positive"].sum())
@@ -224,13 +226,11 @@ def _print_summary(title: str, table: "pd.DataFrame", thresholds: Mapping[str, f
                 format_float(threshold),
                 f"{positive} ({positive / len(table):.0%})",
                 format_float(median),
+                *([format_float(float(table[f"{label} sd"].median()))] if has_sd else []),
             ]
         )
-    print_table(
-        title,
-        ["label", "threshold", "at or above it", "median probability"],
-        rows,
-    )
+    columns = ["label", "threshold", "at or above it", "median probability"]
+    print_table(title, [*columns, "median sd"] if has_sd else columns, rows)
 
 
 def _print_by_image(title: str, table: "pd.DataFrame", thresholds: Mapping[str, float]) -> None:
@@ -250,6 +250,7 @@ def _print_by_image(title: str, table: "pd.DataFrame", thresholds: Mapping[str, 
         "* the probability is at or above the threshold of its label; the calibrated "
         "probability, in parentheses, is not compared with it"
     )
+    _print_sd(table)
 
 
 def _print_by_label(title: str, table: "pd.DataFrame", thresholds: Mapping[str, float]) -> None:
@@ -279,13 +280,18 @@ def _print_by_label(title: str, table: "pd.DataFrame", thresholds: Mapping[str, 
                     format_float(_values(row, [label], "calibrated")[label]),
                 ]
             )
+            if _has_sd(table):
+                rows[-1].append(format_float(float(row[f"{label} sd"])))
     columns = [unit, "label", "probability", "threshold", "answer", "calibrated"]
+    if _has_sd(table):
+        columns.append("sd")
     if len(table) == 1:
         title = f"{title}: {table[unit].iloc[0]}"
         columns, rows = columns[1:], [row[1:] for row in rows]
     elif in_one_folder:
         title = f"{title}, images in {folders.pop()}"
     print_table(title, columns, rows, optional=3)
+    _print_sd(table)
     print_result(
         "* the probability is at or above the threshold of its label; the calibrated probability "
         "is not compared with it"
@@ -295,6 +301,16 @@ def _print_by_label(title: str, table: "pd.DataFrame", thresholds: Mapping[str, 
             f"of each {unit} the {N_HIGHEST} highest probabilities and those at or above their "
             "threshold; --out and --json have all"
         )
+
+
+def _has_sd(table: "pd.DataFrame") -> bool:
+    """Return whether the predictions are of an ensemble."""
+    return any(str(column).endswith(" sd") for column in table.columns)
+
+
+def _print_sd(table: "pd.DataFrame") -> None:
+    if _has_sd(table):
+        print_result("sd, or after ±: standard deviation of the members of the ensemble")
 
 
 def _values(row: "pd.Series[Any]", labels: list[str], column: str) -> dict[str, float | None]:
@@ -350,4 +366,5 @@ def _cell(row: "pd.Series[Any]", label: str) -> str:
     calibrated = float(row[f"{label} calibrated"])
     suffix = "" if calibrated != calibrated else f" ({format_float(calibrated)})"  # NaN
     answer = f" {row[f'{label} answer']}" if row[f"{label} answer"] else ""
-    return f"{format_float(row[f'{label} probability'])}{mark}{suffix}{answer}"
+    spread = f" ± {format_float(row[f'{label} sd'])}" if f"{label} sd" in row else ""
+    return f"{format_float(row[f'{label} probability'])}{mark}{spread}{suffix}{answer}"

@@ -51,7 +51,20 @@ def train_head(
     cache: CacheFiles = None,
     join: Join = "features",
     seeds: Annotated[
-        int, typer.Option(help="Number of trainings, for a mean and standard deviation.", min=1)
+        int,
+        typer.Option(
+            help="Number of trainings of the same head, for mean and standard deviation of its "
+            "metrics; the first is saved.",
+            min=1,
+        ),
+    ] = 1,
+    ensemble: Annotated[
+        int,
+        typer.Option(
+            help="Number of heads of different seeds whose mean probability is one saved model; "
+            "predict has their standard deviation.",
+            min=1,
+        ),
     ] = 1,
     out: Annotated[
         Path | None,
@@ -103,7 +116,10 @@ def train_head(
         **units,
     )
     first = settings.get("seed", 0)
-    seeds_used = f"seeds {first} to {first + seeds - 1}" if seeds > 1 else f"seed {first}"
+    last = first + max(seeds, ensemble) - 1
+    seeds_used = f"seeds {first} to {last}" if last > first else f"seed {first}"
+    if ensemble > 1:
+        seeds_used = f"an ensemble of {seeds_used}"
     print_status(
         f"training {', '.join(head)} on {describe_choice(paths, opened)} with {seeds_used}"
     )
@@ -112,7 +128,8 @@ def train_head(
     print_units(opened)
     # Before torch is imported, which takes seconds, because this checks the names of the heads.
     epochs = {
-        name: _total_epochs(opened, HeadConfig(head=name, **settings), seeds) for name in head
+        name: _total_epochs(opened, HeadConfig(head=name, **settings), seeds * ensemble)
+        for name in head
     }
     with progress_bar(hidden=json) as bar:
         stops = _Stops()
@@ -141,6 +158,7 @@ def train_head(
             opened,
             head,
             seeds=seeds,
+            ensemble=ensemble,
             coverage=coverage,
             n_bootstrap=n_bootstrap,
             operating_point=operating_point,
@@ -198,7 +216,9 @@ def _range(numbers: set[int]) -> str:
 
 
 def _print(run: "Run", target: Path, printed: set[str]) -> None:
-    print_run(f"{run.config['settings']['head']} on {run.dataset_name}", run, printed)
+    n_members = run.config["ensemble"]
+    kind = f"ensemble of {n_members}, " if n_members > 1 else ""
+    print_run(f"{kind}{run.config['settings']['head']} on {run.dataset_name}", run, printed)
     if run.metrics.seeds is not None:
         spread = run.metrics.seeds.macro["auroc"]
         print_result(

@@ -98,6 +98,15 @@ class TrainedModel(ABC):
     def probabilities(self, embedding: NDArray[np.floating]) -> NDArray[np.float64]:
         """Return probabilities of shape (N, C) for embeddings of shape (N, D), or tokens."""
 
+    @property
+    def n_members(self) -> int:
+        """Number of members, K, of an ensemble; 0 for a model that is none."""
+        return 0
+
+    def member_probabilities(self, embedding: NDArray[np.floating]) -> NDArray[np.float64]:
+        """Return the probabilities of each member, (N, K, C), whose mean is ``probabilities``."""
+        return np.empty((len(embedding), 0, len(self.labels)))
+
     def attention(self, embedding: NDArray[np.floating]) -> NDArray[np.float32]:
         """Return how much each label looks at each token, (N, C, T), for tokens (N, T, D).
 
@@ -169,7 +178,8 @@ class TrainedModel(ABC):
             the calibrated one, reaches the threshold), ``<label> calibrated`` (the probability
             after Platt scaling; NaN for a label without one, for the reason in
             ``calibration.reasons``) and ``<label> answer`` ("present", "absent" or "unsure";
-            missing for a label without limits, for the reason in ``limits.reasons``), all of them
+            missing for a label without limits, for the reason in ``limits.reasons``), and, for an
+            ensemble, ``<label> sd`` (standard deviation of its members' probabilities), all of them
             missing for a label that was not learned; ``familiarity knn`` and ``familiarity
             mahalanobis``, the percentiles of ``Familiarity`` (of a study whose images are scored,
             those of its most foreign image), for a head with enough training patients; and
@@ -198,7 +208,7 @@ class TrainedModel(ABC):
                 )
             names: Sequence[str] = source.ids.tolist()
             errors: list[str | None] = [None] * len(names)
-            probability, familiar = self._predict_cache(source)
+            scores, familiar = self._predict_cache(source)
         else:
             grouping = source.group(self.units)
             encoders = self.load_encoders(models=models, weights=weights, device=device)
@@ -216,14 +226,20 @@ class TrainedModel(ABC):
                 results, attention = self._split_attention(results)
             names = grouping.ids.tolist()
             errors = _errors_of_groups(results, grouping)
-            probability, familiar = self._join_predictions(results, grouping, source.views)
+            scores, familiar = self._join_predictions(results, grouping, source.views)
+        probability, members = np.split(scores, [len(self.labels)], axis=1)
         learned = np.array(self.learned)
         rules = DecisionRules(
             np.where(learned, self.thresholds, np.nan), self.calibration, self.limits
         )
         columns: dict[str, Any] = {self.units.level: names}
-        for of_label in rules.columns(self.labels, np.where(learned, probability, np.nan)):
+        derived = rules.columns(self.labels, np.where(learned, probability, np.nan))
+        for c, (label, of_label) in enumerate(zip(self.labels, derived, strict=True)):
             columns |= of_label
+            if self.n_members:
+                of_members = members[:, c :: len(self.labels)]
+                sd = of_members.std(axis=1, ddof=1)
+                columns[f"{label} sd"] = np.where(learned[c], sd, np.nan)
         if self.familiarity is not None:
             columns |= dict(zip(COLUMNS, familiar.T, strict=True))
         columns["error"] = pd.Series(errors, dtype=object)
@@ -236,7 +252,7 @@ class TrainedModel(ABC):
         return pd.DataFrame(columns)
 
     def _with_attention(self, embedding: NDArray[np.floating]) -> NDArray[np.float64]:
-        """Return scores and attention of each image side by side, (N, C + 2 + C * T)."""
+        """Return ``_scores`` and the attention of each image, C * T values, side by side."""
         attention = self.attention(embedding).reshape(len(embedding), -1)
         return np.concatenate([self._scores(embedding), attention], axis=1)
 
@@ -245,7 +261,7 @@ class TrainedModel(ABC):
     ) -> tuple[list[Prediction], list[NDArray[np.floating] | None]]:
         """Undo ``_with_attention``: return the predictions, and the attention of each, (C, T)."""
         n_labels = len(self.labels)
-        n_scores = n_labels + len(COLUMNS)
+        n_scores = n_labels * (1 + self.n_members) + len(COLUMNS)
         predictions, attention = [], list[NDArray[np.floating] | None]()
         for result in results:
             output = result.output
@@ -293,9 +309,10 @@ class TrainedModel(ABC):
     def _join_predictions(
         self, results: Sequence[Prediction], grouping: Grouping, views: Sequence[str] | None
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Return probabilities (G, C) and familiarity (G, 2) of G images or studies.
+        """Return scores (G, C + K C) and familiarity (G, 2) of G images or studies.
 
-        They are NaN where no image could be read.
+        The scores are probabilities, and those of each member. They are NaN where no image could be
+        read.
 
         Args:
             results: Of each of the M images of the groups, its scores, or its embedding where these
@@ -303,11 +320,12 @@ class TrainedModel(ABC):
             grouping: The groups.
             views: Views of the images that were grouped; None if unknown.
         """
-        probability = np.full((len(grouping.ids), len(self.labels)), np.nan)
+        labels = self.labels * (1 + self.n_members)
+        scores = np.full((len(grouping.ids), len(labels)), np.nan)
         familiar = np.full((len(grouping.ids), len(COLUMNS)), np.nan)
         readable = [row for row, result in enumerate(results) if result.output is not None]
         if not readable:
-            return probability, familiar
+            return scores, familiar
         outputs = np.array([results[row].output for row in readable])
         present, group = np.unique(grouping.group[readable], return_inverse=True)
         if self.units.study_features is not None:
@@ -315,16 +333,23 @@ class TrainedModel(ABC):
             if self.units.study_features == BOTH_SIDES:
                 of_images = np.array(views, dtype=np.str_)[grouping.rows[readable]]
             outputs = self._scores(pool_embeddings(outputs, group, views=of_images))
-        of_labels, percentiles = np.split(outputs, [len(self.labels)], axis=1)
+        of_labels, percentiles = np.split(outputs, [len(labels)], axis=1)
         if self.units.study_scores is not None:
-            of_labels = join_scores(of_labels, group, self.labels, how=self.units.study_scores)
+            of_labels = join_scores(of_labels, group, labels, how=self.units.study_scores)
             percentiles = _lowest(percentiles, group)
-        probability[present], familiar[present] = of_labels, percentiles
-        return probability, familiar
+        scores[present], familiar[present] = of_labels, percentiles
+        return scores, familiar
 
     def _scores(self, embedding: NDArray[np.floating]) -> NDArray[np.float64]:
-        """Return probabilities and familiarity of each image side by side, (N, C + 2)."""
-        return np.concatenate([self.probabilities(embedding), self._percentiles(embedding)], axis=1)
+        """Return ``_probabilities`` and familiarity of each image side by side."""
+        return np.concatenate(
+            [self._probabilities(embedding), self._percentiles(embedding)], axis=1
+        )
+
+    def _probabilities(self, embedding: NDArray[np.floating]) -> NDArray[np.float64]:
+        """Return probabilities and those of each member side by side, (N, C + K C)."""
+        members = self.member_probabilities(embedding).reshape(len(embedding), -1)
+        return np.concatenate([self.probabilities(embedding), members], axis=1)
 
     def _percentiles(self, embedding: NDArray[np.floating]) -> NDArray[np.float64]:
         if self.familiarity is None:
@@ -332,7 +357,7 @@ class TrainedModel(ABC):
         return self.familiarity.percentiles(embedding)
 
     def _predict_cache(self, cache: Cache) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Return probabilities (N, C) and familiarity (N, 2) of a cache of the same encoders."""
+        """Return scores (N, C + K C) and familiarity (N, 2) of a cache of the same encoders."""
         require_same_units(self.units, cache.units, names=("the run", str(cache.path)))
         specs = [member.header.encoder_spec for member in cache.members]
         model = self.match_execution(specs)
@@ -347,7 +372,8 @@ class TrainedModel(ABC):
         percentiles = self._percentiles(embedding)
         if isinstance(cache, GroupedCache) and cache.units.study_scores is not None:
             percentiles = _lowest(percentiles, cache.group)
-        return cache.join_scores(model.probabilities(embedding), self.labels), percentiles
+        labels = self.labels * (1 + self.n_members)
+        return cache.join_scores(model._probabilities(embedding), labels), percentiles
 
     def evaluate(
         self,

@@ -7,11 +7,12 @@ from dataclasses import replace
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from featurecache.concurrency import worker_threads
 from featurecache.errors import UsageError
 from featurecache.heads.config import MANY_IMAGES, HeadConfig
-from featurecache.heads.models.ensemble import LogitEnsemble
+from featurecache.heads.models.ensemble import LogitEnsemble, SeedEnsemble
 from featurecache.heads.registry import head_spec
 from featurecache.heads.sampling import balanced_subset, random_subset
 from featurecache.heads.text_features import LabelTexts, ablate_texts
@@ -172,6 +173,30 @@ def predict_probabilities(
     Returns:
         (M, C) probabilities.
     """
+    return _in_batches(module, module, embedding, rows)
+
+
+def predict_members(
+    module: SeedEnsemble, embedding: NDArray[np.floating], rows: NDArray[np.intp] | None = None
+) -> NDArray[np.float64]:
+    """Return the probabilities of each of the K members of an ensemble, (M, K, C).
+
+    The arguments are those of ``predict_probabilities``.
+    """
+
+    def logits(batch: Tensor) -> Tensor:
+        return module.member_logits(batch).transpose(0, 1)
+
+    return _in_batches(module, logits, embedding, rows)
+
+
+def _in_batches(
+    module: Head,
+    logits_of: Callable[[Tensor], Tensor],
+    embedding: NDArray[np.floating],
+    rows: NDArray[np.intp] | None,
+) -> NDArray[np.float64]:
+    """Return the sigmoid of the logits of each row, computed in batches."""
     module.eval()
     batch_size = rows_at_once(embedding.shape)
     batches = []
@@ -179,7 +204,7 @@ def predict_probabilities(
         for start in range(0, len(embedding if rows is None else rows), batch_size):
             positions = slice(start, start + batch_size)
             batch = embedding[positions if rows is None else rows[positions]]
-            logits = module(torch.from_numpy(np.asarray(batch, dtype=np.float32)))
+            logits = logits_of(torch.from_numpy(np.asarray(batch, dtype=np.float32)))
             # In float32 the sigmoid would round different large logits to the same 1.
             batches.append(torch.sigmoid(logits.double()).numpy())
     return np.concatenate(batches)

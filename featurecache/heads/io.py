@@ -14,9 +14,9 @@ from featurecache.encoders.loading import reload_encoder
 from featurecache.errors import RunError, UsageError
 from featurecache.evaluation.trained_model import TrainedModel
 from featurecache.heads.config import HeadConfig
-from featurecache.heads.fit import predict_probabilities
+from featurecache.heads.fit import predict_members, predict_probabilities
 from featurecache.heads.models.attentive import Attentive
-from featurecache.heads.models.ensemble import LogitEnsemble
+from featurecache.heads.models.ensemble import LogitEnsemble, SeedEnsemble
 from featurecache.heads.registry import head_spec
 from featurecache.heads.text_features import LabelTexts
 from featurecache.heads.types import Head
@@ -98,16 +98,30 @@ class HeadModel(TrainedModel):
         """Return probabilities of shape (N, C) for embeddings of shape (N, D), or tokens."""
         return predict_probabilities(self.module, embedding)
 
+    def member_probabilities(self, embedding: NDArray[np.floating]) -> NDArray[np.float64]:
+        """See ``TrainedModel.member_probabilities``."""
+        if not isinstance(self.module, SeedEnsemble):
+            return super().member_probabilities(embedding)
+        return predict_members(self.module, embedding)
+
+    @property
+    def n_members(self) -> int:
+        """Number of members of an ensemble; 0 for a single head."""
+        return len(self.module.members) if isinstance(self.module, SeedEnsemble) else 0
+
     def attention(self, embedding: NDArray[np.floating]) -> NDArray[np.float32]:
         """See ``TrainedModel.attention``."""
         import torch
 
-        if not isinstance(self.module, Attentive):
+        if not isinstance(self.module, Attentive | SeedEnsemble):
             return super().attention(embedding)
         with torch.inference_mode():
             given = torch.from_numpy(np.asarray(embedding, dtype=np.float32))
-            attention: NDArray[np.float32] = self.module.attention(given).numpy()
-        return attention
+            attention = self.module.attention(given)
+        if attention is None:
+            return super().attention(embedding)
+        weights: NDArray[np.float32] = attention.numpy()
+        return weights
 
     def encoder_specs(self) -> list[Mapping[str, Any]]:
         """Return the spec of each encoder whose embeddings it takes, in order."""
@@ -189,7 +203,9 @@ def load_model(folder: Path) -> HeadModel:
         sizes = dims if settings.fusion == "late" else [sum(dims)]
         state = read_weights(folder, WEIGHTS, sizes=[*sizes, len(labels), *(settings.hidden or ())])
         familiarity = _read_familiarity(state, sum(dims))
-        module = _untrained_head(settings, dims, len(labels))
+        n_members = int(config["ensemble"])
+        _check_members(state, n_members)
+        module = _untrained_head(settings, dims, len(labels), n_members)
         module.resize_buffers_for(state)
         module.load_state_dict(state)
         thresholds = tuple(float(config["thresholds"][name]) for name in labels)
@@ -242,8 +258,25 @@ def _read_familiarity(state: "dict[str, Tensor]", dim: int) -> Familiarity | Non
     return Familiarity(reference.numpy().astype(np.float16))
 
 
-def _untrained_head(settings: HeadConfig, dims: Sequence[int], labels: int) -> Head:
-    """Return a head that a state can be loaded into."""
+def _check_members(state: "Mapping[str, Tensor]", n_members: int) -> None:
+    """Check that the members of an ensemble are in its file, before they are built.
+
+    Raises:
+        ValueError: They are others, or there are none.
+    """
+    if n_members == 1:
+        return
+    stored = {name.split(".")[1] for name in state if name.startswith("members.")}
+    if n_members < 1 or len(stored) != n_members:
+        raise ValueError(f"an ensemble of {n_members} heads has the weights of {len(stored)}")
+
+
+def _untrained_head(
+    settings: HeadConfig, dims: Sequence[int], labels: int, n_members: int = 1
+) -> Head:
+    """Return a head, or an ensemble of several seeds, that a state can be loaded into."""
+    if n_members > 1:
+        return SeedEnsemble([_untrained_head(settings, dims, labels) for _ in range(n_members)])
     if settings.fusion == "late" and len(dims) > 1:
         return LogitEnsemble([_untrained_head(settings, [dim], labels) for dim in dims], dims)
     spec, dim = head_spec(settings.head), sum(dims)

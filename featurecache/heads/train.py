@@ -30,11 +30,12 @@ from featurecache.evaluation.from_cache import (
 from featurecache.evaluation.repeated_runs import Trial
 from featurecache.evaluation.simple_predictors import any_finding_from_embeddings
 from featurecache.heads.config import MANY_IMAGES, HeadConfig
-from featurecache.heads.fit import fit_heads, predict_probabilities
+from featurecache.heads.fit import fit_heads, predict_members, predict_probabilities
 from featurecache.heads.io import KIND, HeadModel, encoder_references
+from featurecache.heads.models.ensemble import SeedEnsemble, join_seeds
 from featurecache.heads.registry import head_spec
 from featurecache.heads.text_features import LabelTexts
-from featurecache.heads.types import TrainedHead, TrainingData, TrainingJob
+from featurecache.heads.types import Head, TrainedHead, TrainingData, TrainingJob
 from featurecache.metrics.conformal import DEFAULT_COVERAGE, read_answers
 from featurecache.metrics.familiarity import Familiarity, fit_familiarity
 from featurecache.metrics.metrics import Control, Metrics
@@ -46,7 +47,7 @@ from featurecache.schedule import Epoch
 from featurecache.settings import accept_settings, check_names
 from featurecache.store.cache import Cache
 from featurecache.store.open import CacheLike, open_cache
-from featurecache.wording import undefined_metrics
+from featurecache.wording import count_noun, undefined_metrics
 
 
 @overload
@@ -63,6 +64,7 @@ def train_head(
     head: str | Sequence[str] = "weighted_sum",
     *,
     seeds: int = 1,
+    ensemble: int = 1,
     coverage: float = DEFAULT_COVERAGE,
     n_bootstrap: int = 1000,
     operating_point: str | OperatingPoint = "f1",
@@ -93,6 +95,11 @@ def train_head(
         seeds: Number of trainings, with the seeds ``seed``, ``seed + 1``, ... The metrics are those
             of the first, which is saved; ``metrics.seeds`` and ``metrics.headline`` have the means
             over all, with intervals over patients and seeds.
+        ensemble: Number of heads, with the seeds ``seed``, ``seed + 1``, ..., whose mean
+            probability is one model. Metrics, thresholds, calibration and answers are those of the
+            mean, and ``predict`` has the standard deviation of the members beside it. It costs as
+            much as ``seeds``, which train the same head several times to measure how much its
+            metrics depend on the seed; only one of the two may be given.
         coverage: Share of the positive images, and of the negative ones, for which the answer,
             "present", "absent" or "unsure", is not wrong. What it takes for an answer is learned
             from validation patients; see ``metrics.answers``.
@@ -101,8 +108,9 @@ def train_head(
             best F1, "youden" for the highest sum of sensitivity and specificity, or a sensitivity
             or specificity to reach, such as "sensitivity=0.95".
         controls: Whether to train negative controls, too: the first seed's head on shuffled labels,
-            five times, and on random features; and every seed's head on permuted texts, for
-            ``metrics.text_gain``. The other controls are always there.
+            five times, and on random features, without an ensemble; and every seed's head, or the
+            ensemble, on permuted texts, for ``metrics.text_gain``. The other controls are always
+            there.
         on_start: Called before each head is trained, with its name.
         on_epoch: Called after every epoch, with the seed and the epoch.
         on_control: Called before the negative controls are trained and after each, with the number
@@ -126,8 +134,14 @@ def train_head(
         raise UsageError("`head` must name one or more heads, each once")
     prompts = cache.prompt_set_name(settings.get("prompts"))
     configs = [HeadConfig(head=name, **{**settings, "prompts": prompts}) for name in names]
-    if seeds < 1:
-        raise UsageError(f"`seeds` is {seeds}: must be at least 1")
+    for argument, number in (("seeds", seeds), ("ensemble", ensemble)):
+        if number < 1:
+            raise UsageError(f"`{argument}` is {number}: must be at least 1")
+    if seeds > 1 and ensemble > 1:
+        raise UsageError(
+            "`seeds` and `ensemble` are both given: an ensemble is one model of several seeds, and "
+            "`seeds` trains a model several times. Leave one of them out"
+        )
     if not 0 < coverage < 1:
         raise UsageError(f"`coverage` is {coverage}: must be above 0 and below 1")
     for config in configs:  # before the first of them is trained
@@ -141,6 +155,7 @@ def train_head(
                 cache,
                 config,
                 seeds,
+                ensemble=ensemble,
                 coverage=coverage,
                 n_bootstrap=n_bootstrap,
                 operating_point=point,
@@ -157,6 +172,7 @@ def _train(
     config: HeadConfig,
     seeds: int,
     *,
+    ensemble: int,
     coverage: float,
     n_bootstrap: int,
     operating_point: OperatingPoint,
@@ -164,19 +180,21 @@ def _train(
     on_epoch: Callable[[int, Epoch], None] | None,
     on_control: Progress | None,
 ) -> Run:
-    """Train and evaluate one head with several seeds."""
+    """Train and evaluate one head with several seeds, or an ensemble of them."""
     data = training_data_from(cache, config)
     # Before the training, because they may refuse the test images.
     caveats = cache_caveats(cache, scored_rows(cache))
     of_learning = learning_caveats(cache)
-    configs = [replace(config, seed=seed) for seed in range(config.seed, config.seed + seeds)]
+    n_seeds = seeds * ensemble  # one of them is 1
+    configs = [replace(config, seed=seed) for seed in range(config.seed, config.seed + n_seeds)]
     permuted: list[HeadConfig] = []
     several_texts = data.texts is not None and len(data.texts.positive) > 1
     if controls and several_texts and config.text_ablation == "none":
         permuted = [replace(config, text_ablation="permuted") for config in configs]
-    heads = fit_heads(
+    trained = fit_heads(
         [TrainingJob(data, config, _with_seed(on_epoch, config.seed)) for config in configs]
     )
+    heads = [join_seeds(trained)] if ensemble > 1 else trained
     trials = [predict_on(cache, head, data) for head in heads]
     trials[0].data.require_scorable()
     _, rows = trials[0].data.scored
@@ -193,6 +211,8 @@ def _train(
         permuted_heads = fit_heads(
             [TrainingJob(data, config) for config in permuted], on_head=on_head
         )
+        if permuted_heads and ensemble > 1:
+            permuted_heads = [join_seeds(permuted_heads)]
         permuted_trials = [predict_on(cache, head, data) for head in permuted_heads]
         control_metrics = _score_controls(cache, data, config, n_bootstrap, on_head=on_head)
     inputs = cache.inputs
@@ -224,12 +244,14 @@ def _train(
             *caveats,
             *of_learning,
             *inputs.copies.warnings(),
-            *_warnings(inputs, heads, config),
+            *_warnings(inputs, trained, config),
+            *_all_alike(heads[0].module, data),
         ],
         n_bootstrap=n_bootstrap,
     )
     arguments = {
         "seeds": seeds,
+        "ensemble": ensemble,
         "coverage": coverage,
         "n_bootstrap": n_bootstrap,
         "operating_point": str(operating_point),
@@ -300,8 +322,11 @@ def predict_on(cache: Cache, head: TrainedHead, data: TrainingData) -> Trial:
         data: The data that the head was trained on, which may be a control's.
     """
     inputs = cache.inputs
-    train_labels = inputs.labels.values[head.train_rows]
-    learned = (train_labels == 1).any(axis=0) & (train_labels == 0).any(axis=0)
+    # Members of an ensemble may learn from different images, and each has to learn a label.
+    of_members = [inputs.labels.values[one.train_rows] for one in head.members or (head,)]
+    learned = np.logical_and.reduce(
+        [(labels == 1).any(axis=0) & (labels == 0).any(axis=0) for labels in of_members]
+    )
     split_data = split_data_from(cache, train=head.train_rows, learned=learned)
     rows = np.concatenate([inputs.learning_rows("val"), inputs.rows("test")])
     score = np.full((len(inputs), len(cache.labels.names)), np.nan)
@@ -383,6 +408,19 @@ def _warnings(cache: Cache, heads: Sequence[TrainedHead], config: HeadConfig) ->
     return warnings
 
 
+def _all_alike(module: Head, data: TrainingData) -> list[str]:
+    """Return a warning if the seed makes no difference to the members of an ensemble."""
+    if not isinstance(module, SeedEnsemble):
+        return []
+    members = predict_members(module, data.embedding, data.val)
+    if (members != members[:, :1]).any():
+        return []
+    return [
+        f"all {count_noun(len(module.members), 'member')} of the ensemble are the same head, which "
+        "does not depend on the seed: their standard deviation is 0"
+    ]
+
+
 def _stopped_too_early(config: HeadConfig, head: TrainedHead) -> bool:
     """Return whether more epochs might have helped, unless the short schedule was the default."""
     if config.epochs is None and len(head.train_rows) >= MANY_IMAGES:
@@ -457,7 +495,13 @@ def _same(model: HeadModel) -> HeadModel:
 
 
 def _history_lines(cache: Cache, head: TrainedHead) -> list[dict[str, Any]]:
-    """Return the lines of ``history.csv``; those of an ensemble name each member's encoder."""
+    """Return the lines of ``history.csv``, with the seed or the encoder of each member."""
+    if isinstance(head.module, SeedEnsemble):
+        return [
+            {"seed": member.config.seed, **line}
+            for member in head.members
+            for line in _history_lines(cache, member)
+        ]
     if not head.members:
         return [asdict(line) for line in head.history]
     return [

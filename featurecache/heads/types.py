@@ -151,7 +151,7 @@ class TrainedHead:
         train_rows: The rows that it learned from.
         history: The epochs or candidates that were tried; empty if there was nothing to choose.
         best_epoch: The epoch that the weights come from; None for a head without epochs.
-        members: The heads of an ensemble, which has no history of its own.
+        members: The heads of an ensemble of encoders or seeds, which has no history of its own.
         converged: Whether a fit without epochs reached its optimum.
     """
 
@@ -167,7 +167,7 @@ class TrainedHead:
     def chosen(self) -> str:
         """What was chosen and how, such as "best epoch 7 by validation"."""
         if self.members:
-            return "; ".join(member.chosen for member in self.members)
+            return "; ".join(dict.fromkeys(member.chosen for member in self.members))
         if self.best_epoch is not None:
             return f"best epoch {self.best_epoch} by validation"
         chosen = [c for c in self.history if isinstance(c, Candidate) and c.chosen]

@@ -147,7 +147,14 @@ def _alignment_file(config: Config) -> str | None:
     return str(alignment.get("path") or default)
 
 
-_RUN_ARGUMENTS: Final = ("seeds", "coverage", "n_bootstrap", "operating_point", "controls")
+_RUN_ARGUMENTS: Final = (
+    "seeds",
+    "ensemble",
+    "coverage",
+    "n_bootstrap",
+    "operating_point",
+    "controls",
+)
 """Arguments of ``train_head`` beside the settings of the head."""
 
 

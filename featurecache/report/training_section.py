@@ -35,7 +35,8 @@ def _losses(history: Sequence[Mapping[str, Any]]) -> dict[str, tuple[Floats, Flo
     for line in history:
         if "epoch" not in line:
             return {}
-        member = f"{line['model']}: " if "model" in line else ""
+        member = f"seed {line['seed']}: " if "seed" in line else ""
+        member += f"{line['model']}: " if "model" in line else ""
         for column, name in (("train_loss", "training"), ("val_loss", "validation")):
             if column in line:
                 epochs, values = losses.setdefault(member + name, ([], []))

@@ -130,6 +130,16 @@ def test_saved_head_predicts_bit_for_bit_the_same(cache, run, tmp_path):
     assert np.array_equal(table["Mass probability"], expected[:, 0])
 
 
+def test_attention_of_an_ensemble_is_the_mean_of_its_members(cache):
+    settings = {**QUICK, "epochs": 2, "n_bootstrap": 0, "controls": False}
+    single = [
+        train_head(cache, "attentive", seed=seed, **settings).model.attention(cache.tokens)
+        for seed in range(2)
+    ]
+    joined = train_head(cache, "attentive", ensemble=2, **settings).model.attention(cache.tokens)
+    np.testing.assert_allclose(joined, np.mean(single, axis=0), rtol=1e-5)
+
+
 def test_same_seed_gives_the_same_head_and_batches_of_any_size_the_same_values(cache, monkeypatch):
     data = TrainingData(cache.tokens, cache.labels.values, cache.rows("train"), cache.rows("val"))
     config = HeadConfig(head="attentive", **{**QUICK, "epochs": 2})
