@@ -5,7 +5,7 @@ import runpy
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -83,14 +83,31 @@ def user_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def quick() -> None:
-    """Draw phantoms in half the usual size, and do not measure executions for seconds."""
+def quick() -> Iterator[None]:
+    """Do less of what takes long and of which no test needs much.
+
+    Draw phantoms in half the usual size, and in a report only the plots of its first labels; search
+    the penalty of a control, half the time of a run, among fewer fits; do not measure executions
+    for seconds.
+    """
     from featurecache.datasets.phantom.folder import generate_phantom
+    from featurecache.evaluation import simple_predictors
     from featurecache.extraction import probe
+    from featurecache.report import label_sections
+
+    label_plots = label_sections._label_plots
+
+    def first_label_plots(label: Any, scored: Any, registry: Any) -> Any:
+        return label_plots(label, scored, registry) if len(registry.figures) < 20 else []
 
     assert generate_phantom.__kwdefaults__ is not None
-    generate_phantom.__kwdefaults__["size"] = 112
-    probe.MIN_SECONDS = 0.01  # type: ignore[misc]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(generate_phantom.__kwdefaults__, "size", 112)
+        patch.setattr(simple_predictors, "STRENGTHS", (1e-2,))
+        patch.setattr(simple_predictors, "N_FOLDS", 2)
+        patch.setattr(probe, "MIN_SECONDS", 0.01)
+        patch.setattr(label_sections, "_label_plots", first_label_plots)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -44,6 +44,15 @@ def split_data(truth, names=NAMES, **changes) -> SplitData:
     return SplitData(**{**fields, **changes})
 
 
+@pytest.fixture(autouse=True, scope="module")
+def all_candidates():
+    """Undo what makes this control quick in other tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(simple_predictors, "STRENGTHS", STRENGTHS)
+        patch.setattr(simple_predictors, "N_FOLDS", 5)
+        yield
+
+
 @pytest.fixture(scope="module")
 def ill_or_not():
     """Labels that depend on severity alone, which the embedding shows."""

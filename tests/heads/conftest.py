@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 
-from featurecache.evaluation import simple_predictors
 from featurecache.heads.text_features import LabelTexts
 from featurecache.heads.types import TrainingData
 from featurecache.provenance.records import ImageRecords
@@ -35,15 +34,6 @@ def _one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _quick_any_finding():
-    """Search the penalty of a control of every run, half the time of a run, among fewer fits."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(simple_predictors, "STRENGTHS", (1e-2,))
-        patch.setattr(simple_predictors, "N_FOLDS", 2)
-        yield
 
 
 def text_set(ensemble: np.ndarray, labels: tuple[str, ...], *, name: str = "toy") -> TextSet:

@@ -3,6 +3,7 @@
 import json
 import re
 from dataclasses import replace
+from html import escape
 from types import SimpleNamespace
 
 import numpy as np
@@ -22,7 +23,7 @@ from featurecache.metrics.metrics import (
     TextGain,
 )
 from featurecache.metrics.predictive_values import predictive_values
-from featurecache.report import examples
+from featurecache.report import examples, plot_registry
 from featurecache.report.page import ReportPage, build_page
 from featurecache.report.report import report, save_page, write_report
 from featurecache.report.svg import inline_svg
@@ -30,6 +31,20 @@ from featurecache.report.training_section import selection_table
 from featurecache.runs.folder import new_run, write_config, write_json
 from featurecache.runs.run import load_run
 from tests.report.report_runs import HOSTILE, Page, assert_valid, metrics_of, write_run
+
+
+@pytest.fixture
+def rendered() -> None:
+    """For tests that look at the plots in the page: the others leave them out, half the time."""
+
+
+@pytest.fixture(autouse=True)
+def _few_renderings(request, monkeypatch):
+    def empty_svg(figure, *, title, id_prefix):
+        return f'<svg aria-label="{escape(title)}"></svg>'
+
+    if "rendered" not in request.fixturenames:
+        monkeypatch.setattr(plot_registry, "inline_svg", empty_svg)
 
 
 def parse_page(*runs, **options) -> Page:
@@ -186,7 +201,7 @@ def test_path_that_is_not_utf8_is_written(tmp_path):
     assert (tmp_path / "page.html").read_bytes() == b"<p>runs/?</p>"
 
 
-def test_undefined_metrics_are_dashes(tmp_path):
+def test_undefined_metrics_are_dashes(rendered, tmp_path):
     def edit_truth(truth):
         truth[:, 1] = 0
         truth[:, 2] = -1
@@ -209,7 +224,7 @@ def test_undefined_metrics_are_dashes(tmp_path):
     assert "nan" not in page.text.lower()
 
 
-def test_markup_in_labels_paths_and_warnings_is_escaped(hostile_run):
+def test_markup_in_labels_paths_and_warnings_is_escaped(rendered, hostile_run):
     page = parse_page(hostile_run)
     assert_valid(page)
     for name in HOSTILE:
@@ -219,7 +234,7 @@ def test_markup_in_labels_paths_and_warnings_is_escaped(hostile_run):
 
 
 @pytest.mark.parametrize("labels", [("Mass",), tuple(f"Finding {n}" for n in range(20))])
-def test_page_of_one_or_twenty_labels(tmp_path, labels):
+def test_page_of_one_or_twenty_labels(rendered, tmp_path, labels):
     run = write_run(tmp_path / "run", labels=labels, n=30)
     page = parse_page(run)
     assert_valid(page)
@@ -245,7 +260,7 @@ def test_warnings_come_first(tmp_path):
     assert page.text.index("the metrics are optimistic") < page.text.index("Results\n\n")
 
 
-def test_page_of_every_kind_of_run(workspace):
+def test_page_of_every_kind_of_run(rendered, workspace):
     kinds = ("head", "linear", "zero", "transfer", "tuned", "curve")
     page = parse_page(*(workspace.folder / kind for kind in kinds), caches=[])
     assert_valid(page)
@@ -357,12 +372,12 @@ def test_settings_selected_for_a_label_are_shown_by_its_name():
     assert selection_table(run).rows == [["Edema", "C=1", "0.2500", "loss", line["chosen_by"]]]
 
 
-def test_report_is_reproducible(tmp_path):
+def test_report_is_reproducible(rendered, tmp_path):
     run = write_run(tmp_path / "run")
     assert build_page([run]).html == build_page([run]).html
 
 
-def test_matplotlib_settings_are_restored(tmp_path):
+def test_matplotlib_settings_are_restored(rendered, tmp_path):
     import matplotlib
 
     before = dict(matplotlib.rcParams)
