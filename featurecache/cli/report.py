@@ -37,6 +37,14 @@ def report(
         Path | None,
         typer.Option(help="Folder for the plots as files. Default: none.", metavar="DIR"),
     ] = None,
+    latex: Annotated[
+        Path | None,
+        typer.Option(help="Folder for the tables in LaTeX. Default: none.", metavar="DIR"),
+    ] = None,
+    markdown: Annotated[
+        Path | None,
+        typer.Option(help="Folder for the tables in Markdown. Default: none.", metavar="DIR"),
+    ] = None,
     plot_format: Annotated[
         str, typer.Option(help="Format of the files in --plots.", metavar="png|pdf|svg")
     ] = "png",
@@ -96,6 +104,8 @@ def report(
         runs,
         out,
         plots=plots,
+        latex=latex,
+        markdown=markdown,
         overwrite=overwrite,
         caches=caches or (),
         finding=finding,
@@ -110,13 +120,21 @@ def report(
                 "report": str(written.path),
                 "bytes": size,
                 "plots": [str(path) for path in written.plots],
+                "tables": [str(path) for path in written.tables],
                 "notes": list(written.notes),
             }
         )
         return
     for note in written.notes:
         print_status(f"note: {note}")
-    plots_written = (
-        "" if plots is None else f"; {count_noun(len(written.plots), 'plot')} in {plots}"
-    )
-    print_result(f"report: {written.path} ({size / 1e6:.1f} MB{plots_written})")
+    folders = {
+        folder: count_noun(sum(file.parent == folder for file in files), noun)
+        for folder, files, noun in (
+            (plots, written.plots, "plot"),
+            (latex, written.tables, "table"),
+            (markdown, written.tables, "table"),
+        )
+        if folder is not None
+    }
+    also = "".join(f"; {number} in {folder}" for folder, number in folders.items())
+    print_result(f"report: {written.path} ({size / 1e6:.1f} MB{also})")

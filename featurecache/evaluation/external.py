@@ -14,6 +14,7 @@ from featurecache.evaluation.evaluate import evaluate
 from featurecache.evaluation.from_cache import (
     cache_caveats,
     cache_reference,
+    cohort_from,
     predictions_from,
 )
 from featurecache.evaluation.groups import group_rows
@@ -215,6 +216,7 @@ def validate_external(
             "negatives": negatives,
             "n_bootstrap": n_bootstrap,
             "cache": cache_reference(cache),
+            "cohort": cohort_from(cache, replace(data, val=val), trained=False).to_json(),
         },
         metrics=metrics,
         scored=predictions_from(cache, data, probability),

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from featurecache.errors import CacheError
 from featurecache.evaluation.evaluate import caveats
 from featurecache.evaluation.split_data import SplitData, choose_scored
+from featurecache.metrics.cohort import Cohort, count_unused, describe_splits
 from featurecache.provenance.leaks import require_unseen, warn_of_seen
 from featurecache.runs.predictions import Predictions
 from featurecache.store.cache import Cache
@@ -51,6 +52,41 @@ def cache_reference(cache: Cache) -> dict[str, Any]:
             for number, source in enumerate(joined.caches)
         ]
     return reference
+
+
+def cohort_from(cache: Cache, data: SplitData, *, trained: bool = True) -> Cohort:
+    """Return what became of the images of a cache, and what those are like that are used.
+
+    Args:
+        cache: The cache.
+        data: Its labels and splits.
+        trained: Whether something was trained on the training rows.
+    """
+    header, images = cache.header, cache.images
+    rows = {"train": data.train if trained else data.train[:0], "val": data.val, "test": data.test}
+    listed = header.listed
+    return Cohort(
+        left_out=dict(header.excluded),
+        n_loaded=None if listed is None else listed["images"],
+        n_patients_loaded=None if listed is None else listed["patients"],
+        failed={
+            reason: number
+            for reason, number in cache.excluded.items()
+            if reason not in header.excluded
+        },
+        n_images=cache.n_images,
+        n_patients=len(np.unique(images.patient)) if cache.patients_known else None,
+        unused=count_unused(rows, split=cache.splits, copies=cache.copies.rows),
+        splits=describe_splits(
+            rows,
+            patient=images.patient if cache.patients_known else None,
+            sex=from_utf8(images.sex),
+            age=from_utf8(images.age),
+            view=cache.views,
+            truth=data.truth,
+            label_names=data.label_names,
+        ),
+    )
 
 
 def find_cache(

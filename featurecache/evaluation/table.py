@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from featurecache.errors import UsageError
 from featurecache.evaluation.comparison import require_same_images, scored_images
+from featurecache.io.markup import escape_latex, escape_markdown, latex_table, markdown_table
 from featurecache.label_cells import require_same_policy
 from featurecache.runs.run import Run, as_run, displayed_names
 from featurecache.units import require_same_level
@@ -23,16 +24,6 @@ COLUMNS: Final[Mapping[str, tuple[str, str]]] = {
     "micro AUROC": ("micro", "auroc"),
 }
 """The metrics, and where they are in the headline of a run."""
-
-_LATEX: Final = str.maketrans(
-    {
-        "\\": r"\textbackslash{}",
-        "~": r"\textasciitilde{}",
-        "^": r"\textasciicircum{}",
-        "±": r"$\pm$",
-        **{character: f"\\{character}" for character in "&%$#_{}"},
-    }
-)
 
 
 @dataclass(frozen=True, repr=False)
@@ -67,14 +58,13 @@ class MetricsTable:
 
     def to_latex(self) -> str:
         """Return a LaTeX table (package booktabs) with the best value of each metric in bold."""
-        cells = self._cells(r"\textbf{{{}}}", escape=lambda text: text.translate(_LATEX))
-        return str(cells.to_latex(index=False, escape=False))
+        cells = self._cells(r"\textbf{{{}}}", escape=escape_latex)
+        return latex_table(list(cells.columns), cells.to_numpy().tolist())
 
     def to_markdown(self) -> str:
         """Return a Markdown table with the best value of each metric in bold."""
-        cells = self._cells("**{}**", escape=lambda text: text.replace("|", r"\|"))
-        rows = [list(cells.columns), ["---"] * len(cells.columns), *cells.to_numpy().tolist()]
-        return "".join(f"| {' | '.join(row)} |\n" for row in rows)
+        cells = self._cells("**{}**", escape=escape_markdown)
+        return markdown_table(list(cells.columns), cells.to_numpy().tolist())
 
     def to_csv(self) -> str:
         """Return ``frame`` as CSV: numbers in columns of their own, and no marks."""

@@ -19,6 +19,7 @@ from featurecache.evaluation.evaluate import evaluate
 from featurecache.evaluation.from_cache import (
     cache_caveats,
     cache_reference,
+    cohort_from,
     learning_caveats,
     predictions_from,
     run_name,
@@ -144,6 +145,7 @@ def zero_shot(
             "label_policy": cache.labels.applied_policy,
             "units": cache.units.to_config(),
             "cache": cache_reference(cache),
+            "cohort": cohort_from(cache, data, trained=False).to_json(),
             "prompts": {"name": text.name, "fingerprint": text.fingerprint},
             "alignment": None if alignment is None else _alignment_reference(alignment),
             "operating_point": str(point),

@@ -48,6 +48,7 @@ from featurecache.store.records import (
     Header,
     ImageTable,
     Labels,
+    Listed,
     TextSet,
     Utf8,
     positions,
@@ -204,7 +205,7 @@ def update_caches(
         dataset = keep_cached_splits(dataset, cache_paths(dataset, encoders, cache_dir, None))
         if on_start is not None:
             on_start(dataset)
-        table = {}
+        table, listed = {}, count_listed(dataset)
         if shard is not None:
             table = table_hashes(dataset)
             dataset = dataset.take(np.arange(shard.number - 1, len(dataset), shard.count))
@@ -212,7 +213,7 @@ def update_caches(
             require_unseen_images(dataset, encoder, dataset.rows("test"))
         ids = to_utf8(dataset.images["id"])
         builders = [
-            CacheBuilder(path, header_for(dataset, encoder, table), ids)
+            CacheBuilder(path, header_for(dataset, encoder, table, listed), ids)
             for encoder, path in zip(encoders, paths, strict=True)
         ]
         start = time.monotonic()
@@ -329,13 +330,25 @@ def _job(
     return Job(encoder, builder, plan, reused_by_content)
 
 
-def header_for(dataset: "Dataset", encoder: "Encoder", table: Mapping[str, str]) -> Header:
+def count_listed(dataset: "Dataset") -> Listed:
+    """Count the images and patients of a data set."""
+    patients = dataset.images["patient"].nunique() if dataset.patients_known else None
+    return Listed(images=len(dataset), patients=patients)
+
+
+def header_for(
+    dataset: "Dataset",
+    encoder: "Encoder",
+    table: Mapping[str, str],
+    listed: Listed | None = None,
+) -> Header:
     """Return the header of an encoder's cache.
 
     Args:
         dataset: The images.
         encoder: The encoder.
         table: See ``Header``.
+        listed: See ``Header``.
     """
     provenance = provenance_for(dataset, encoder)
     return Header(
@@ -350,6 +363,7 @@ def header_for(dataset: "Dataset", encoder: "Encoder", table: Mapping[str, str])
         probe=encoder.probe,
         revision=encoder.revision,
         excluded=dataset.excluded,
+        listed=listed,
         bit_depth=dataset.bit_depth,
         split_draw="" if dataset.split_draw is None else str(dataset.split_draw),
         policy=dataset.policy,

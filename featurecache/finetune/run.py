@@ -27,6 +27,7 @@ from featurecache.extraction.provenance import (
     require_unseen_images,
 )
 from featurecache.extraction.reuse import FileHashes
+from featurecache.extraction.update import count_listed
 from featurecache.finetune.config import KIND, FinetuneConfig
 from featurecache.finetune.dataloader import ImageLoader
 from featurecache.finetune.distillation import Teacher, teacher_embeddings
@@ -41,9 +42,10 @@ from featurecache.finetune.training_state import (
 )
 from featurecache.images.subprocess_decoder import IMAGE_TIMEOUT
 from featurecache.io.fingerprint import fingerprint
+from featurecache.metrics.cohort import Cohort, count_unused, describe_splits
 from featurecache.metrics.thresholds import F1, OperatingPoint
 from featurecache.progress import DetailedProgress
-from featurecache.provenance.leaks import copies_across_splits, warn_of_seen
+from featurecache.provenance.leaks import SplitCopies, copies_across_splits, warn_of_seen
 from featurecache.provenance.provenance import Provenance
 from featurecache.provenance.records import ImageRecords
 from featurecache.runs.run import Run, load_run, write_run
@@ -181,6 +183,7 @@ def train_encoder(
                     "trainable_parameters": finetuned.n_trainable,
                     "failures": dict(images.failures),
                     "excluded": {**dataset.excluded, **count_by_reason(images.failures)},
+                    "cohort": _describe_cohort(trainer, dataset, copies).to_json(),
                 },
                 metrics=metrics,
                 scored=predictions,
@@ -191,6 +194,43 @@ def train_encoder(
             write_run(run, target, partial(_write_weights, finetuned))
         state.delete()
         return load_run(target)
+
+
+def _describe_cohort(trainer: Trainer, dataset: "Dataset", copies: SplitCopies) -> Cohort:
+    """Return what became of the images of a data set, and what those are like that were used.
+
+    Args:
+        trainer: What was trained, on which rows.
+        dataset: The data set.
+        copies: Images that were not learned from.
+    """
+    images, listed = dataset.images, count_listed(dataset)
+    failures = trainer.images.failures
+    is_readable = ~images["id"].isin(failures).to_numpy()
+    columns = {
+        name: images[name].to_numpy(dtype=np.str_)
+        for name in ("patient", "split", "sex", "age", "view")
+    }
+    rows = {"train": trainer.train_rows, "val": trainer.val_rows, "test": dataset.rows("test")}
+    rows = {split: of_split[is_readable[of_split]] for split, of_split in rows.items()}
+    patient, split = columns.pop("patient"), columns.pop("split")
+    known = dataset.patients_known
+    return Cohort(
+        left_out=dict(dataset.excluded),
+        n_loaded=listed["images"],
+        n_patients_loaded=listed["patients"],
+        failed=count_by_reason(failures),
+        n_images=int(is_readable.sum()),
+        n_patients=len(np.unique(patient[is_readable])) if known else None,
+        unused=count_unused(rows, split=np.where(is_readable, split, ""), copies=copies.rows),
+        splits=describe_splits(
+            rows,
+            patient=patient if known else None,
+            truth=dataset.label_values,
+            label_names=dataset.label_names,
+            **columns,
+        ),
+    )
 
 
 def _hash_files(dataset: "Dataset", records: ImageRecords, workers: int) -> Utf8:

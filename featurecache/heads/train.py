@@ -21,6 +21,7 @@ from featurecache.evaluation.evaluate import evaluate, spread_over_seeds
 from featurecache.evaluation.from_cache import (
     cache_caveats,
     cache_reference,
+    cohort_from,
     learning_caveats,
     predictions_from,
     run_name,
@@ -472,6 +473,7 @@ def _make_run(
             "units": cache.units.to_config(),
             "thresholds": thresholds,
             "cache": reference,
+            "cohort": cohort_from(cache, trial.data).to_json(),
             "prompts": None
             if text_set is None
             else {"name": text_set.name, "fingerprint": text_set.fingerprint},

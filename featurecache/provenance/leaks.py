@@ -267,9 +267,14 @@ class SplitCopies:
     same_content: NDArray[np.intp] = field(default_factory=lambda: np.empty(0, dtype=np.intp))
     unit: str = "image"
 
+    @property
+    def rows(self) -> NDArray[np.intp]:
+        """All copies, ascending."""
+        return np.union1d(self.same_file, self.same_content)
+
     def without(self, rows: NDArray[np.intp]) -> NDArray[np.intp]:
         """Return rows, without the copies."""
-        return rows[~np.isin(rows, self.same_file) & ~np.isin(rows, self.same_content)]
+        return rows[~np.isin(rows, self.rows)]
 
     def warnings(self) -> list[str]:
         """Return what a reader of the metrics has to know."""

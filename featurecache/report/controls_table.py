@@ -60,6 +60,7 @@ def controls_table(name: str, metrics: Metrics) -> Table:
     ]
     columns = [(heading, cells) for heading, cells in columns if set(cells) != {UNDEFINED}]
     return Table(
+        f"controls-{name}",
         f"{name} and its controls",
         [heading for heading, _ in columns],
         list(zip(*(cells for _, cells in columns), strict=True)),

@@ -49,14 +49,18 @@ def overview_table(
     rows = [
         [label, f"{n:,}", *row] for label, n, row in zip(labels, n_positive, cells, strict=True)
     ]
-    return _with_notes(Table(caption, ["label", "positive", *columns], rows, anchors), notes)
+    return _with_notes(
+        Table("labels", caption, ["label", "positive", *columns], rows, anchors), notes
+    )
 
 
 def label_table(runs: Sequence[ScoredRun], label: str) -> Table:
     """Return the metrics of a label, one row per run."""
     rows = [[run.name, *_metric_cells(run, label)] for run in runs]
     notes = [_no_interval(run, label) for run in runs]
-    return _with_notes(Table(f"Metrics of {label}", ["run", *_COLUMNS], rows), notes)
+    return _with_notes(
+        Table(f"metrics-{label}", f"Metrics of {label}", ["run", *_COLUMNS], rows), notes
+    )
 
 
 def calibration_table(run: ScoredRun) -> Table | None:
@@ -90,6 +94,7 @@ def calibration_table(run: ScoredRun) -> Table | None:
             ]
         )
     return Table(
+        f"calibration-{run.name}",
         f"Calibration of {run.name} by label, with 95 % intervals over patients; Platt scaling "
         f"{fitted}: {describe_platt(run.metrics.calibration)}",
         [
@@ -119,6 +124,7 @@ def delong_table(run: ScoredRun) -> Table | None:
         auroc = format_interval(scores.auroc, scores.auroc_ci)
         rows.append([label, auroc, bounds or UNDEFINED, interval.reason or ""])
     return Table(
+        f"delong-{run.name}",
         f"AUROC of {run.name} with two 95 % intervals: over patients, and by DeLong, as each "
         "patient has one image",
         ["label", "AUROC", "DeLong's interval", "note"],

@@ -10,6 +10,7 @@ from featurecache.errors import RunError, UsageError
 from featurecache.evaluation.comparison import ScoredImages, scored_images
 from featurecache.heads.learning_curve import KIND as CURVE_KIND
 from featurecache.heads.learning_curve import LearningCurve
+from featurecache.metrics.cohort import Cohort
 from featurecache.metrics.metrics import CurveMetrics, Metrics
 from featurecache.provenance.provenance import Source
 from featurecache.runs.folder import read_config, read_curve, run_kind
@@ -60,12 +61,14 @@ class ScoredRun(ReportRun):
 
     Attributes:
         metrics: all metrics.
+        cohort: what became of the images of the data set; None for a run without a record of it.
         scored: predictions that the metrics are of.
         history: one entry per epoch or candidate; empty where nothing was trained.
         load_model: reads the trained model; None for a run that trained nothing.
     """
 
     metrics: Metrics
+    cohort: Cohort | None
     scored: ScoredImages
     history: Sequence[Mapping[str, Any]]
     load_model: Callable[[], Model] | None
@@ -147,6 +150,7 @@ def _load_run(run: RunLike, name: str) -> ScoredRun | CurveRun:
         folder=run.path,
         warnings=run.warnings,
         metrics=run.metrics,
+        cohort=Cohort(**run.config["cohort"]) if "cohort" in run.config else None,
         scored=replace(scored_images(run), name=name),
         history=run.history,
         load_model=run.load_model,

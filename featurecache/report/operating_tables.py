@@ -30,6 +30,7 @@ def operating_table(name: str, metrics: Metrics) -> Table:
         if scores.learned
     ]
     return Table(
+        f"operating-points-{name}",
         f"{name} at its operating point, with 95 % intervals over patients; PPV and NPV are those "
         "at the prevalence of these images",
         ["label", "threshold", "chosen by", *shown],
@@ -56,6 +57,7 @@ def prevalence_table(name: str, metrics: Metrics) -> Table | None:
         for label, values in metrics.at_prevalence.items()
     ]
     return Table(
+        f"prevalence-{name}",
         f"{name}: predictive values at a stated prevalence, with 95 % intervals over patients",
         ["label", "prevalence", "PPV", "NPV"],
         rows,
@@ -87,6 +89,7 @@ def retuned_table(name: str, metrics: Metrics) -> Table | None:
             ]
         )
     return Table(
+        f"retuned-{name}",
         f"{name}: thresholds of the training, and retuned ones that the same rule "
         f"({metrics.retuned.operating_point}) chooses on this data set's validation images, with "
         "95 % intervals over patients",
@@ -140,6 +143,7 @@ def _tables_of_attribute(title: str, subgroups: Subgroups) -> list[Table]:
     left_out = f"; {count_noun(unknown, 'image is', 'images are')} in no group" if unknown else ""
     tables = [
         Table(
+            f"subgroups-{title}",
             f"{title}, at the same thresholds, with 95 % intervals over patients{left_out}; * "
             "differs from all other groups together (p < 0.05 after Holm's correction over "
             f"{count_noun(subgroups.n_tests['auroc'], 'test')} of each metric)",
@@ -150,6 +154,7 @@ def _tables_of_attribute(title: str, subgroups: Subgroups) -> list[Table]:
     if gaps:
         tables.append(
             Table(
+                f"gaps-{title}",
                 f"{title}: largest gaps and worst groups, with 95 % intervals that hold for all "
                 "pairs and all groups at once",
                 ["label", "metric", "largest gap", "between", "worst group"],

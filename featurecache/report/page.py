@@ -1,21 +1,24 @@
 """Build the HTML page of a report from its sections."""
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from featurecache.errors import UnknownNameError
+from featurecache.report.answers_section import answers_section
+from featurecache.report.cohort_section import cohort_section
 from featurecache.report.command_line import command_line
 from featurecache.report.controls_section import controls_section
 from featurecache.report.label_sections import has_tied_probabilities, label_sections
 from featurecache.report.load_runs import CurveRun, ReportRun, RunLike, ScoredRun, load_runs
 from featurecache.report.map_section import map_section
 from featurecache.report.palette import DARK, LIGHT, N_SERIES
-from featurecache.report.plot_registry import PlotRegistry
+from featurecache.report.plot_registry import PlotRegistry, unique_file_name
 from featurecache.report.reproduce import reproduction_commands
 from featurecache.report.results_section import results_section
+from featurecache.report.table import Table
 from featurecache.report.training_section import learning_curves, training_histories
 from featurecache.store.records import format_counts
 
@@ -30,11 +33,13 @@ class ReportPage:
     Attributes:
         html: the whole page.
         figures: plots by file name without suffix.
+        tables: tables by file name without suffix, in the order of the page.
         notes: what the page lacks, and what to do about it.
     """
 
     html: str
     figures: Mapping[str, "Figure"]
+    tables: Mapping[str, Table]
     notes: Sequence[str]
 
 
@@ -76,7 +81,8 @@ def build_page(
         "runs": runs,
         "scored": scored,
         "warnings": _warnings(runs),
-        "excluded": _by_text((format_counts(run.excluded), run) for run in scored if run.excluded),
+        "cohorts": cohort_section(scored, registry),
+        "answers": answers_section(scored),
         "results": results_section(scored, registry),
         "labels": label_sections(scored, labels, registry, files, caches),
         "tied_runs": [run.name for run in scored if has_tied_probabilities(run)],
@@ -94,7 +100,26 @@ def build_page(
         "dark": DARK,
     }
     notes = [entry["reason"] for entry in page["maps"] if entry["reason"]]
-    return ReportPage(_render(page), registry.figures, notes)
+    return ReportPage(_render(page), registry.figures, _tables(page), notes)
+
+
+def _tables(page: Mapping[str, Any]) -> dict[str, Table]:
+    """Return the tables of a page by file name."""
+    tables: dict[str, Table] = {}
+    for table in _find_tables(page):
+        name = unique_file_name(table.name, tables)
+        tables[name] = replace(table, name=name)
+    return tables
+
+
+def _find_tables(content: Any) -> Iterator[Table]:
+    if isinstance(content, Table):
+        yield content
+    elif isinstance(content, Mapping):
+        yield from _find_tables(list(content.values()))
+    elif isinstance(content, list | tuple):
+        for entry in content:
+            yield from _find_tables(entry)
 
 
 def _render(page: Mapping[str, Any]) -> str:

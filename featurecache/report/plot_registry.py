@@ -40,16 +40,21 @@ class PlotRegistry:
         """
         from markupsafe import Markup
 
-        name = _unique_name(re.sub(r"[^\w.-]+", "-", name).strip("-."), self.figures)
+        name = unique_file_name(name, self.figures)
         self.figures[name] = figure
         # Safe as markup: matplotlib escapes its texts, and ElementTree has serialized them again.
         svg = Markup(inline_svg(figure, title=title, id_prefix=f"p{len(self.figures)}-"))
         return Plot(title, svg, caption or title)
 
 
-def _unique_name(name: str, taken: Mapping[str, Any]) -> str:
-    """Return a file name that no other plot has, on case-insensitive file systems either."""
-    name = cut_name(name, 120)
+def unique_file_name(name: str, taken: Mapping[str, Any]) -> str:
+    """Return a name as a file name that no other has, on case-insensitive file systems either.
+
+    Args:
+        name: what a file is to be called, without its suffix.
+        taken: the file names that there are, without theirs.
+    """
+    name = cut_name(re.sub(r"[^\w.-]+", "-", name).strip("-."), 120)
     candidate, number = name, 1
     lowercase_names = {other.lower() for other in taken}
     while candidate.lower() in lowercase_names:

@@ -152,6 +152,11 @@ def series_marker(index: int) -> str:
     return MARKERS[index % len(MARKERS)]
 
 
+def printable(text: str) -> str:
+    """Return text without control characters, which SVG, being XML, does not have."""
+    return "".join(letter if letter.isprintable() else "\ufffd" for letter in text)
+
+
 def display_name(name: str, *, suffix: str = "") -> str:
     """Return a name that is fit for a plot: printable, short, and shown in legends.
 
@@ -161,10 +166,8 @@ def display_name(name: str, *, suffix: str = "") -> str:
         name: The name.
         suffix: Text to add to the name, which is shortened to leave room for it.
     """
-    # SVG is XML, which has no control characters.
-    name = "".join(letter if letter.isprintable() else "\ufffd" for letter in name)
     # matplotlib leaves names with a leading underscore out of legends.
-    name = name.lstrip("_") or UNDEFINED
+    name = printable(name).lstrip("_") or UNDEFINED
     room = _MAX_NAME_LENGTH - len(suffix)
     if len(name) > room:
         start = room // 2

@@ -6,6 +6,7 @@ dashes and marker.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from textwrap import wrap
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,6 +20,7 @@ from featurecache.report.plot_style import (
     REFERENCE_LINE,
     add_legend,
     display_name,
+    printable,
     series_marker,
     series_style,
     unit_square_axes,
@@ -41,6 +43,78 @@ class Estimate:
     value: float | None
     ci: Sequence[float] | None
     is_control: bool = False
+
+
+@dataclass(frozen=True)
+class FlowStep:
+    """A box of a flow diagram, and what leaves the flow below it; each a list of lines."""
+
+    lines: Sequence[str]
+    leaving: Sequence[str] = ()
+
+
+@with_report_style
+def flow_plot(steps: Sequence[FlowStep], last: Sequence[Sequence[str]]) -> "Figure":
+    """Plot a flow diagram: boxes from top to bottom, and below them the last ones side by side.
+
+    Args:
+        steps: The boxes. To the right of each arrow downward is a box of what leaves.
+        last: The lines of the last boxes.
+    """
+    from matplotlib.figure import Figure
+
+    # Coordinates are inches, downward.
+    width, line, gap, pad = 4.6, 0.155, 0.22, 0.09
+    left, right = (0.02, 2.0), (2.3, width - 0.02)
+    share = width / len(last) if len(last) > 1 else left[1] - left[0]
+    figure = Figure()
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.axis("off")
+    muted = LIGHT["muted"]
+
+    def box(
+        lines: Sequence[str], x: tuple[float, float], top: float, columns: int, style: str = "-"
+    ) -> float:
+        """Draw a box, with lines wrapped at a number of letters; return where it ends."""
+        text = [part for entry in lines for part in wrap(printable(entry), columns)]
+        bottom = top + line * len(text) + 2 * pad
+        corners = [x[0], x[1], x[1], x[0], x[0]], [top, top, bottom, bottom, top]
+        axes.plot(*corners, color=muted, linewidth=0.8, linestyle=style)
+        for number, part in enumerate(text):
+            axes.text(x[0] + pad, top + pad + line * (number + 0.5), part, va="center_baseline")
+        return bottom
+
+    def arrow(start: tuple[float, float], end: tuple[float, float]) -> None:
+        style = {"arrowstyle": "-|>", "color": muted, "linewidth": 0.8, "mutation_scale": 7}
+        axes.annotate("", end, start, arrowprops={**style, "shrinkA": 0, "shrinkB": 0})
+
+    def connect(*points: tuple[float, float]) -> None:
+        axes.plot(*zip(*points, strict=True), color=muted, linewidth=0.8)
+
+    top, middle = 0.02, sum(left) / 2
+    for number, step in enumerate(steps, start=1):
+        bottom = box(step.lines, left, top, 28)
+        top = bottom + gap
+        if step.leaving:
+            end = box(step.leaving, right, bottom + gap / 2, 32, "--")
+            level = (bottom + gap / 2 + end) / 2
+            arrow((middle, level), (right[0], level))
+            top = end + gap / 2
+        if number < len(steps):
+            arrow((middle, bottom), (middle, top))
+    fork, top = top + gap / 4, top + gap
+    connect((middle, bottom), (middle, fork))
+    bottom = top
+    for number, lines in enumerate(last):
+        center = middle if len(last) == 1 else share * (number + 0.5)
+        connect((middle, fork), (center, fork))
+        arrow((center, fork), (center, top))
+        margin = 0.04 if len(last) > 1 else 0
+        sides = center - share / 2 + margin, center + share / 2 - margin
+        bottom = max(bottom, box(lines, sides, top, int(13 * share)))
+    figure.set_size_inches(width, bottom + 0.02)
+    axes.set(xlim=(0, width), ylim=(bottom + 0.02, 0))
+    return figure
 
 
 @with_report_style

@@ -1,8 +1,9 @@
-"""Write a report of runs: one HTML page, and its plots on request."""
+"""Write a report of runs: one HTML page, and its plots and tables on request."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from featurecache.datasets.load import load_source
@@ -29,11 +30,13 @@ class WrittenReport:
     Attributes:
         path: the HTML page.
         plots: files of its plots.
+        tables: files of its tables.
         notes: what the page lacks, and what to do about it.
     """
 
     path: Path
     plots: Sequence[Path]
+    tables: Sequence[Path]
     notes: Sequence[str]
 
 
@@ -42,6 +45,8 @@ def report(
     out: PathLike = "report.html",
     *,
     plots: PathLike | None = None,
+    latex: PathLike | None = None,
+    markdown: PathLike | None = None,
     overwrite: bool = False,
     caches: CacheLike = (),
     finding: str | None = None,
@@ -63,7 +68,10 @@ def report(
         out: HTML file to write.
         plots: Folder where each plot is also written as a file for papers. It is created if it
             does not exist.
-        overwrite: Replace an existing page and plots.
+        latex: Folder where each table is also written in LaTeX, for the packages booktabs and
+            longtable.
+        markdown: Folder where each table is also written in Markdown.
+        overwrite: Replace an existing page, plots and tables.
         caches: Caches, or their files, that are no longer where their runs were made, for the
             embedding map.
         finding: Label that colors the embedding map. Defaults to the most balanced label.
@@ -78,8 +86,8 @@ def report(
 
     Raises:
         RunError: A run is missing or damaged.
-        UsageError: The page or the folder of plots exists, a run is given twice, or ``data`` lacks
-            an image of the first run.
+        UsageError: The page or a folder exists, two folders are the same, a run is given twice, or
+            ``data`` lacks an image of the first run.
         UnknownNameError: No run has a label named ``finding``, or there is no such format.
         OSError: The disk is full or not writable.
     """
@@ -87,6 +95,8 @@ def report(
         runs,
         out,
         plots=plots,
+        latex=latex,
+        markdown=markdown,
         overwrite=overwrite,
         caches=caches,
         finding=finding,
@@ -101,6 +111,8 @@ def write_report(
     out: PathLike = "report.html",
     *,
     plots: PathLike | None = None,
+    latex: PathLike | None = None,
+    markdown: PathLike | None = None,
     overwrite: bool = False,
     caches: CacheLike = (),
     finding: str | None = None,
@@ -111,15 +123,19 @@ def write_report(
     """Write a report like `report`, and return all files written with notes on what is missing."""
     if plot_format not in PLOT_FORMATS:
         raise UnknownNameError("plot format", plot_format, PLOT_FORMATS)
-    path, plots_folder = Path(out), None if plots is None else Path(plots)
+    path = Path(out)
+    given_folders = {"plots": plots, "latex": latex, "markdown": markdown}
+    folders = {name: Path(folder) for name, folder in given_folders.items() if folder is not None}
     require_short_name(path)
-    if plots_folder is not None:
-        require_short_name(plots_folder, argument="plots")
+    for argument, folder in folders.items():
+        require_short_name(folder, argument=argument)
+    if len(set(folders.values())) < len(folders):
+        raise UsageError("two of `plots`, `latex` and `markdown` are the same folder")
     if not overwrite:
-        if plots_folder is not None:
-            _require_absent(plots_folder, "plots")
-        # With plots, an interrupted call may have written the page alone; it is compared below.
-        if plots_folder is None or not path.is_file():
+        for argument, folder in folders.items():
+            _require_absent(folder, argument)
+        # With folders, an interrupted call may have written the page alone; it is compared below.
+        if not folders or not path.is_file():
             _require_absent(path, "out")
     given = [caches] if isinstance(caches, Cache | str | os.PathLike) else caches
     cache_files = [
@@ -136,7 +152,7 @@ def write_report(
     dataset = None if data is None else as_dataset(data)
     arguments = {
         "out": str(path),
-        "plots": None if plots is None else str(plots),
+        **{argument: str(folder) for argument, folder in folders.items()},
         "cache": list(map(str, cache_files)),
         "finding": finding,
         "name": [f"{run}={name}" for run, name in (names or {}).items()],
@@ -159,7 +175,28 @@ def write_report(
     )
     if not overwrite and path.exists() and path.read_bytes() != _content(page):
         _require_absent(path, "out")
-    return WrittenReport(path, save_page(page, path, plots_folder, plot_format), page.notes)
+    save_page(page, path)
+    files: dict[str, Mapping[str, Callable[[Path], object]]] = {
+        "plots": {
+            f"{name}.{plot_format}": partial(save_figure, figure, plot_format=plot_format)
+            for name, figure in page.figures.items()
+        },
+        "latex": {
+            f"{name}.tex": partial(_write_text, table.to_latex())
+            for name, table in page.tables.items()
+        },
+        "markdown": {
+            f"{name}.md": partial(_write_text, table.to_markdown())
+            for name, table in page.tables.items()
+        },
+    }
+    saved = {argument: _save_files(folder, files[argument]) for argument, folder in folders.items()}
+    return WrittenReport(
+        path,
+        plots=saved.get("plots", []),
+        tables=[*saved.get("latex", []), *saved.get("markdown", [])],
+        notes=page.notes,
+    )
 
 
 def _require_absent(target: Path, argument: str) -> None:
@@ -167,41 +204,45 @@ def _require_absent(target: Path, argument: str) -> None:
         raise UsageError(f"{target} already exists: give another `{argument}`, or `overwrite`")
 
 
-def save_page(
-    page: ReportPage, path: Path, plots: Path | None = None, plot_format: PlotFormat = "png"
-) -> list[Path]:
-    """Save a page, and then its plots; existing files are replaced atomically.
-
-    A folder of plots appears when it is complete.
-
-    Args:
-        page: the page.
-        path: HTML file.
-        plots: folder for the plots, created if missing; None for no plots.
-        plot_format: their format.
-
-    Returns:
-        The plots written.
+def save_page(page: ReportPage, path: Path) -> None:
+    """Save a page as an HTML file; an existing file is replaced atomically.
 
     Raises:
         OSError: the disk is full or not writable.
     """
     with new_file(path) as temporary:
         temporary.write_bytes(_content(page))
-    if plots is None:
-        return []
-    figures = {f"{name}.{plot_format}": figure for name, figure in page.figures.items()}
-    if plots.exists():
-        for name, figure in figures.items():
-            with new_file(plots / name) as temporary:
-                save_figure(figure, temporary, plot_format)
+
+
+def _save_files(folder: Path, files: Mapping[str, Callable[[Path], object]]) -> list[Path]:
+    """Save files in a folder, which appears when it is complete, or replace them one by one.
+
+    Args:
+        folder: the folder, created if missing.
+        files: what writes each file to a path, by its name in the folder.
+
+    Returns:
+        The files.
+    """
+    if folder.exists():
+        for name, write in files.items():
+            with new_file(folder / name) as temporary:
+                write(temporary)
     else:
-        with new_folder(plots) as folder:
-            for name, figure in figures.items():
-                save_figure(figure, folder / name, plot_format)
-    return [plots / name for name in figures]
+        with new_folder(folder) as temporary_folder:
+            for name, write in files.items():
+                write(temporary_folder / name)
+    return [folder / name for name in files]
+
+
+def _write_text(text: str, path: Path) -> None:
+    path.write_bytes(_encode(text))
 
 
 def _content(page: ReportPage) -> bytes:
+    return _encode(page.html)
+
+
+def _encode(text: str) -> bytes:
     # Paths may hold bytes that are not UTF-8; they become question marks.
-    return page.html.encode("utf-8", errors="replace")
+    return text.encode("utf-8", errors="replace")

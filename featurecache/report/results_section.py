@@ -134,6 +134,7 @@ def headline_table(runs: Sequence[ScoredRun]) -> Table:
             ]
         )
     return Table(
+        "performance",
         "Averages over labels, with 95 % intervals over patients, and over seeds where there are "
         "several",
         [*columns, "macro AUPRC", "macro F1", "micro AUROC", "exact match", "Hamming loss"],
@@ -150,6 +151,7 @@ def class_tables(runs: Sequence[ScoredRun]) -> list[Table]:
     if not having:
         return []
     accuracies = Table(
+        "classes",
         "Exclusive classes: how often the label with the highest probability is the true one",
         ["run", "top-1 accuracy", "balanced accuracy"],
         [
@@ -163,6 +165,7 @@ def class_tables(runs: Sequence[ScoredRun]) -> list[Table]:
     )
     confusions = [
         Table(
+            f"confusion-{name}",
             f"{name}: images by true class (row) and predicted class (column)",
             ["", *classes.labels],
             [
@@ -197,6 +200,7 @@ def decisions_table(runs: Sequence[ScoredRun]) -> Table:
         f"{name} at\u00a00.5" for name in ("macro F1", "micro F1", "exact match", "Hamming loss")
     )
     return Table(
+        "at-half",
         "Calibration, and metrics at a threshold of 0.5 instead of those chosen on validation",
         ["run", "calibration error", "after Platt scaling", *at_half_columns],
         rows,
@@ -238,6 +242,7 @@ def differences_table(comparison: Comparison) -> Table:
             ]
         )
     return Table(
+        "differences",
         f"Difference from {comparison.first_title}, on the same "
         f"{count_noun(comparison.n, comparison.level)} of "
         f"{count_noun(comparison.n_patients, 'patient')}, "

@@ -56,6 +56,7 @@ def selection_table(run: ScoredRun) -> Table | None:
         return names[int(number)] if number.isdecimal() and int(number) < len(names) else "all"
 
     return Table(
+        f"settings-{run.name}",
         f"{run.name}: selected settings, out of {count_noun(len(run.history), 'candidate')}",
         ["label", "setting", "score", "measure", "chosen by"],
         [
@@ -128,6 +129,7 @@ def curve_table(run: CurveRun) -> Table:
                 ]
             )
     return Table(
+        f"curve-{run.name}",
         f"{run.name}: {count_noun(run.curve.n, 'test image')} of "
         f"{count_noun(run.curve.n_patients, 'patient')}, macro over "
         f"{', '.join(run.curve.labels) or 'no label'}, {_over(len(run.config.get('seeds', [])))}",

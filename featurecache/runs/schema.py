@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from annotated_types import Len
 from typing_extensions import TypedDict
 
+from featurecache.metrics.cohort import Cohort
 from featurecache.metrics.document import Count
 from featurecache.metrics.metrics import LabelMatch
 from featurecache.provenance.provenance import Source
@@ -97,6 +98,7 @@ class _Config(TypedDict, total=False):
     learning_caveats: list[str]
     best_epoch: Count | None
     excluded: Counts
+    cohort: Cohort
     bit_depth: int | None
 
 

@@ -148,6 +148,11 @@ class Cache:
         return {**self.header.excluded, **count_by_reason(self.failures)}
 
     @property
+    def n_images(self) -> int:
+        """Number of images that the rows are made of."""
+        return len(self)
+
+    @property
     def prompt_sets(self) -> frozenset[str]:
         """Names of the prompt sets that the cache holds text embeddings of."""
         return frozenset(self.texts)

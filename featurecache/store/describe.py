@@ -104,6 +104,7 @@ def describe_cache(path: str | os.PathLike[str]) -> dict[str, Any]:
             for name, text in cache.texts.items()
         },
         "excluded": cache.excluded,
+        "listed": cache.header.listed,
         "failures": dict(cache.failures),
         "notes": list(cache.header.notes),
         "extraction": dict(cache.header.extraction),

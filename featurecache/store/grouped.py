@@ -74,6 +74,11 @@ class GroupedCache(Cache):
         return {**self.source.excluded, **({"of another view": other_views} if other_views else {})}
 
     @property
+    def n_images(self) -> int:
+        """See ``Cache.n_images``."""
+        return len(self.image_rows)
+
+    @property
     def patients_known(self) -> bool:
         """See ``Cache.patients_known``."""
         return self.source.patients_known

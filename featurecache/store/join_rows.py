@@ -19,7 +19,14 @@ from featurecache.provenance.records import ImageRecords
 from featurecache.store.cache import Cache
 from featurecache.store.gather import ReadSource, gather_rows
 from featurecache.store.grouped import GroupedCache
-from featurecache.store.records import Header, ImageTable, Labels, TextEmbeddings, TextSet
+from featurecache.store.records import (
+    Header,
+    ImageTable,
+    Labels,
+    Listed,
+    TextEmbeddings,
+    TextSet,
+)
 from featurecache.vocabulary import Meanings, meanings_of, vocabulary
 
 
@@ -322,6 +329,8 @@ def _agreed_policy(caches: Sequence[Cache]) -> dict[str, str]:
 def _join_headers(headers: Sequence[Header], dataset: str) -> Header:
     trained_on = Provenance()
     excluded = Counter[str]()
+    listed = [header.listed for header in headers if header.listed is not None]
+    patients = [counts["patients"] for counts in listed if counts["patients"] is not None]
     for header in headers:
         trained_on = trained_on.union(Provenance(trained_on=header.trained_on))
         excluded.update(header.excluded)
@@ -337,6 +346,12 @@ def _join_headers(headers: Sequence[Header], dataset: str) -> Header:
         trained_on=trained_on.trained_on,
         revision=headers[0].revision,
         excluded=dict(excluded),
+        listed=None
+        if len(listed) < len(headers)
+        else Listed(
+            images=sum(counts["images"] for counts in listed),
+            patients=sum(patients) if len(patients) == len(headers) else None,
+        ),
         # New images are read with it: where the data sets differ, it is judged from these.
         bit_depth=bit_depths.pop() if len(bit_depths) == 1 else None,
     )

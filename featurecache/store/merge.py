@@ -19,8 +19,10 @@ from featurecache.store.layout import lock_path
 from featurecache.store.reader import read_cache
 from featurecache.store.records import (
     Extraction,
+    Header,
     ImageTable,
     Labels,
+    Listed,
     positions,
     split_conflicts,
     study_conflicts,
@@ -139,6 +141,7 @@ def _merge(paths: Sequence[Path], target: Path) -> int:
             header=replace(
                 first.header,
                 libraries=_all_libraries(caches),
+                listed=_listed([cache.header for cache in caches]),
                 table={},
                 extraction=_without_shard(first.header.extraction),
             ),
@@ -164,6 +167,17 @@ def _all_libraries(caches: Sequence[Cache]) -> tuple[Mapping[str, str], ...]:
     for cache in caches:
         libraries += [versions for versions in cache.header.libraries if versions not in libraries]
     return tuple(libraries)
+
+
+def _listed(headers: Sequence[Header]) -> Listed | None:
+    """Return what the data sets of several caches list; patients may be in several of them."""
+    listed = [header.listed for header in headers]
+    if headers[0].table and all(header.table == headers[0].table for header in headers):
+        return listed[0]  # shards state those of the whole
+    known = [counts for counts in listed if counts is not None]
+    if len(known) < len(listed):
+        return None
+    return Listed(images=sum(counts["images"] for counts in known), patients=None)
 
 
 def _without_shard(extraction: Extraction) -> Extraction:

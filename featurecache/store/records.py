@@ -249,8 +249,22 @@ class TextSet:
         )
 
 
-Counts = dict[str, Annotated[int, Ge(1), Le(2**53)]]
-"""Numbers of images, up to what a float64 counts exactly, by reason."""
+Count = Annotated[int, Ge(1), Le(2**53)]
+"""A number of images or patients, up to what a float64 counts exactly."""
+
+Counts = dict[str, Count]
+"""Numbers of images by reason."""
+
+
+class Listed(TypedDict):
+    """How many images and patients a data set has, whether or not they are in the cache.
+
+    ``patients`` is None where patients are unknown. Images that the data set left out when it was
+    loaded, ``Header.excluded``, are not counted.
+    """
+
+    images: Count
+    patients: Count | None
 
 
 class Extraction(TypedDict, total=False):
@@ -289,6 +303,7 @@ class Header:
         probe: The measurement that decided how the encoder was executed, if one did.
         revision: Commit of the hub repository that the weights came from, if they did.
         excluded: Number of images that the data set left out, by reason.
+        listed: Images and patients of the whole data set; None if unknown.
         bit_depth: Number of bits in use, 8 to 16, in files that do not define the range of their
             gray values; None if no embedding is of such a file.
         libraries: Versions of the libraries, other than those of the encoder spec, that embedded a
@@ -314,6 +329,7 @@ class Header:
     probe: Probe | None = None
     revision: str | None = None
     excluded: Mapping[str, int] = field(default_factory=dict)
+    listed: Listed | None = None
     bit_depth: int | None = None
     libraries: tuple[Mapping[str, str], ...] = ()
     split_draw: str = ""

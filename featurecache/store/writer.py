@@ -105,6 +105,7 @@ def _root_attributes(header: Header) -> dict[str, Value | None]:
         "probe": canonical_json(header.probe) if header.probe else None,
         "revision": header.revision,
         "excluded": canonical_json(header.excluded),
+        "listed": canonical_json(header.listed) if header.listed else None,
         "bit_depth": header.bit_depth,
         "libraries": canonical_json(header.libraries) if header.libraries else None,
         "split_draw": header.split_draw or None,

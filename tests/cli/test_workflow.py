@@ -228,6 +228,7 @@ def test_failed_images_are_recorded_and_reported(run, tiny_clip, image_folder, t
     info = run("cache", "info", "cache/xrays/tiny-clip.h5", "--json").json
     assert set(info["failures"]) == {"image-003.png", "image-004.png"}
     assert info["excluded"] == {"missing": 1, "the file is empty": 1}
+    assert info["listed"] == {"images": info["images"] + 2, "patients": None}
     table = run("cache", "info", "cache/xrays/tiny-clip.h5").stdout
     assert "2 (1 the file is empty; 1 missing)" in " ".join(table.split())
     assert "patients\tunknown\nstudies\tunknown\n" in table

@@ -7,13 +7,18 @@ import pytest
 from PIL import Image
 
 from featurecache.report.reproduce import command_line
+from featurecache.runs.run import load_run
 from tests.report.report_runs import HOSTILE, Page, write_run
 
 
 def test_page_and_plots_are_written(workspace, tmp_path):
     out, plots = tmp_path / "page.html", tmp_path / "plots"
     run = write_run(tmp_path / "runs" / "one")
-    outcome = workspace.run(*("report", run, "curve", "--out", out, "--plots", plots, "--json"))
+    tables = {"latex": tmp_path / "tex", "markdown": tmp_path / "md"}
+    folders = [word for name, folder in tables.items() for word in (f"--{name}", folder)]
+    outcome = workspace.run(
+        *("report", run, "curve", "--out", out, "--plots", plots, *folders, "--json")
+    )
     assert outcome.exit_code == 0, outcome.output
     document = json.loads(outcome.stdout)
     assert document["report"] == str(out)
@@ -21,7 +26,20 @@ def test_page_and_plots_are_written(workspace, tmp_path):
     assert sorted(document["plots"]) == sorted(str(path) for path in plots.iterdir())
     with Image.open(plots / "roc-Mass.png") as image:
         assert image.width > 800
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["page.html", "plots", "runs"]
+    written = sorted(str(path) for folder in tables.values() for path in folder.iterdir())
+    assert sorted(document["tables"]) == written
+    scores = load_run(run).metrics.per_label["Mass"]
+    for file, text in (
+        ("tex/labels.tex", f"Mass & {scores.n_positive} & {scores.auroc:.3f} ["),
+        ("md/labels.md", f"| Mass | {scores.n_positive} | {scores.auroc:.3f} ["),
+        ("tex/performance.tex", r"\caption{Averages over labels, with 95 \% intervals"),
+        ("md/operating-points-one.md", "| label | threshold | chosen by | sensitivity |"),
+        ("md/curve-curve.md", "paired gain"),
+    ):
+        assert text in (tmp_path / file).read_text(encoding="utf-8")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        *("md", "page.html", "plots", "runs", "tex")
+    ]
 
 
 def test_data_set_gives_example_images(workspace, tmp_path):
@@ -79,7 +97,7 @@ def test_interrupted_report_is_completed_by_the_same_command(workspace, tmp_path
     out, plots = tmp_path / "page.html", tmp_path / "plots"
     command = ("report", "curve", "--out", out, "--plots", plots)
 
-    def interrupt(*arguments: object) -> None:
+    def interrupt(*arguments: object, **options: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(module, "save_figure", interrupt)

@@ -197,7 +197,7 @@ def test_runs_with_equal_names_are_shown_by_path(tmp_path):
 
 
 def test_path_that_is_not_utf8_is_written(tmp_path):
-    save_page(ReportPage("<p>runs/\udcff</p>", {}, ()), tmp_path / "page.html")
+    save_page(ReportPage("<p>runs/\udcff</p>", {}, {}, ()), tmp_path / "page.html")
     assert (tmp_path / "page.html").read_bytes() == b"<p>runs/?</p>"
 
 

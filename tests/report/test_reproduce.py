@@ -236,7 +236,7 @@ def test_report_prints_its_own_options(hospital: Path, first: Path, tmp_path: Pa
     assert Path("out.html").read_text() == page
     plots, expected = (sorted(file.name for file in Path(name).iterdir()) for name in folders)
     assert plots == expected
-    assert "not part of the run: 1 (1 not an image of a known format)." in page
+    assert "Excluded: 1 (1 not an image of a known format)." in page
     assert "<dt>excluded images</dt><dd>1 (1 not an image of a known format)</dd>" in page
 
 

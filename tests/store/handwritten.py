@@ -39,6 +39,7 @@ def write_cache(path: Path) -> None:
             created="2025-01-02T03:04:05+00:00",
             collection="nih",
             excluded='{"listed, but not on disk": 7}',
+            listed='{"images": 4, "patients": 3}',
             extraction="{}",
         )
         file.create_group("trained_on")

@@ -27,6 +27,7 @@ HEADER = Header(
     exposed=False,
     encoder_spec={"model": "m", "size": [2, 3], "precision": "fp32"},
     collection="chest-images",
+    listed={"images": 9, "patients": None},
     trained_on={
         "kermany": ImageRecords.of("kermany", ["train/b.jpeg", "train/größer.jpeg"]),
         "nih": ImageRecords.of("nih", []),
@@ -142,6 +143,7 @@ def test_finished_file_follows_the_published_format(path: Path) -> None:
             "exposed": False,
             "collection": "chest-images",
             "excluded": "{}",
+            "listed": '{"images":9,"patients":null}',
             "extraction": "{}",
             "created": "",
         }

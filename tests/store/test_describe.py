@@ -96,6 +96,7 @@ def test_description_is_one_json_document(cache_file: Path) -> None:
             }
         },
         "excluded": {"listed, but not on disk": 7, "the file is empty": 1},
+        "listed": {"images": 4, "patients": 3},
         "failures": {"b/2": "the file is empty"},
         "notes": ["one", "zwölf"],
         "extraction": {},

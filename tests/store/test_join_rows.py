@@ -227,6 +227,7 @@ def test_what_encoders_and_data_sets_were_trained_on_and_lack_is_added_up(pair):
                 cache.header,
                 trained_on={name: ImageRecords.of(name, ["x"])},
                 excluded={"missing": 2},
+                listed={"images": 3, "patients": depth},
                 bit_depth=depth,
             ),
             failures={"x.png": "damaged"},
@@ -236,6 +237,7 @@ def test_what_encoders_and_data_sets_were_trained_on_and_lack_is_added_up(pair):
     joined = join_rows([a, b])
     assert {*joined.header.trained_on} == {"nih", "more"}
     assert joined.excluded == {"missing": 4, "damaged": 2}
+    assert joined.header.listed == {"images": 6, "patients": None}
     assert joined.header.bit_depth == 12
 
 

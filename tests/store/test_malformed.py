@@ -111,6 +111,7 @@ MALFORMED: dict[str, tuple[Change, str]] = {
     "notes are numbers": (attribute("/", "notes", "[3]"), "list of texts"),
     "no excluded": (without_attribute("/", "excluded"), "excluded"),
     "excluded is a list": (attribute("/", "excluded", "[]"), "valid dictionary"),
+    "listed has no images": (attribute("/", "listed", '{"patients": 1}'), "images"),
     "excluded has a text": (attribute("/", "excluded", '{"damaged": "1"}'), "valid integer"),
     "no extraction": (without_attribute("/", "extraction"), "extraction"),
     "extraction is a text": (attribute("/", "extraction", '"x"'), "valid dictionary"),
