@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from featurecache.errors import UnknownNameError
 from featurecache.report.answers_section import answers_section
+from featurecache.report.checklist import checklists
 from featurecache.report.cohort_section import cohort_section
 from featurecache.report.command_line import command_line
 from featurecache.report.controls_section import controls_section
@@ -91,6 +92,7 @@ def build_page(
         "histories": training_histories(scored, registry),
         "curves": learning_curves(curves, registry),
         "maps": map_section(scored, registry, caches, finding),
+        "checklists": checklists(scored[0]) if scored else [],
         "details": [_run_details(run) for run in runs],
         "report_command": command_line(
             ["report", *(str(run.folder or run.name) for run in runs), *command_options]

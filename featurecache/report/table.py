@@ -16,7 +16,7 @@ class Table:
         caption: what it shows.
         columns: column headers.
         rows: cells, one per column.
-        anchors: ids in the page that the row headers link to; empty for no links.
+        anchors: ids in the page that the row headers link to, "" for none; empty for no links.
     """
 
     name: str

@@ -250,9 +250,17 @@ def test_page_of_one_image(tmp_path):
 
 
 def test_page_of_images_without_patients(tmp_path):
-    page = parse_page(write_run(tmp_path / "run", per_patient=1))
+    run = load_run(write_run(tmp_path / "run", per_patient=1))
+    report = build_page([run])
+    page = Page(report.html)
     assert_valid(page)
     assert "of 120 patients" in page.text
+    # DeLong's interval is beside the one over patients.
+    auroc, interval = run.metrics.per_label["Mass"].auroc, run.metrics.delong.per_label["Mass"]
+    low, high = run.metrics.per_label["Mass"].auroc_ci
+    (row,) = (row for row in report.tables["delong-run"].rows if row[0] == "Mass")
+    assert row[1] == f"{auroc:.3f} [{low:.3f}, {high:.3f}]"
+    assert row[2] == "{:.3f} to {:.3f}".format(*interval.auroc)
 
 
 def test_warnings_come_first(tmp_path):
