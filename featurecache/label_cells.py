@@ -56,14 +56,14 @@ NORMAL_WORDS: Final = frozenset({"normal", "healthy", "unremarkable", "gesund", 
 
 _PAPER_POSITIVE: Final = ("Atelectasis", "Edema")
 
-_CHEXPERT_PARENTS: Final = (
-    ("Pneumonia", "Consolidation"),
-    ("Consolidation", "Lung Opacity"),
-    ("Edema", "Lung Opacity"),
-    ("Atelectasis", "Lung Opacity"),
-    ("Lung Lesion", "Lung Opacity"),
-    ("Cardiomegaly", "Enlarged Cardiomediastinum"),
-)
+_CHEXPERT_PARENTS: Final[Mapping[str, str]] = {
+    "Pneumonia": "Consolidation",
+    "Consolidation": "Lung Opacity",
+    "Edema": "Lung Opacity",
+    "Atelectasis": "Lung Opacity",
+    "Lung Lesion": "Lung Opacity",
+    "Cardiomegaly": "Enlarged Cardiomediastinum",
+}
 """Labels of CheXpert with those that they are kinds of (Irvin et al. 2019, figure 1), the lowest of
 the tree first."""
 
@@ -110,9 +110,9 @@ class LabelPolicy:
         readers: How many readers have to state a finding where several read an image: "majority",
             "any", or a number. Where there are fewer readers than that, all of them have to.
         labels_from: "all", or "physician": labels that a model read from a report are unknown.
-        hierarchy: "none"; or "chexpert": a positive finding makes its parent in CheXpert's tree
-            positive, too, whatever the parent's cell says. Consolidation is the parent of
-            Pneumonia, for example, and Lung Opacity that of Consolidation.
+        hierarchy: "none"; or "chexpert": a positive finding makes those that it is a kind of in
+            CheXpert's tree positive, too, whatever their cells say. Pneumonia is a kind of
+            Consolidation, for example, and that a kind of Lung Opacity.
 
     Raises:
         UnknownNameError: There is no such value.
@@ -227,10 +227,17 @@ class LabelPolicy:
 
 
 def _parents(names: Sequence[str]) -> list[tuple[int, int]]:
-    """Return the indices of labels and of those that they are kinds of, by CheXpert's tree."""
+    """Return the indices of labels and of their nearest ancestors in CheXpert's tree."""
     index = {bare_word(name): position for position, name in enumerate(names)}
-    pairs = [(bare_word(child), bare_word(parent)) for child, parent in _CHEXPERT_PARENTS]
-    return [(index[one], index[other]) for one, other in pairs if {one, other} <= index.keys()]
+    parent_of = {bare_word(child): bare_word(parent) for child, parent in _CHEXPERT_PARENTS.items()}
+    pairs = []
+    for child, parent in parent_of.items():
+        ancestor: str | None = parent
+        while ancestor is not None and ancestor not in index:
+            ancestor = parent_of.get(ancestor)
+        if child in index and ancestor is not None:
+            pairs.append((index[child], index[ancestor]))
+    return pairs
 
 
 def _of_field(cells: "NDArray[np.int8]", field: str) -> "NDArray[np.bool_]":

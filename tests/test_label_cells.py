@@ -128,6 +128,28 @@ def test_policy_describes_what_it_changes(
     assert LabelPolicy(**policy).describe(np.array([cells], np.int8), names) == line
 
 
+@pytest.mark.parametrize(
+    ("names", "positive", "want"),
+    [
+        # Consolidation, the middle of Pneumonia < Consolidation < Lung Opacity, is no label.
+        (("Lung Opacity", "Pneumonia"), {"Pneumonia"}, {"Pneumonia", "Lung Opacity"}),
+        (("Pneumonia", "Lung Opacity"), {"Lung Opacity"}, {"Lung Opacity"}),
+        (("Pneumonia", "Edema"), {"Pneumonia", "Edema"}, {"Pneumonia", "Edema"}),
+        (
+            ("Lung Opacity", "Enlarged Cardiomediastinum", "Cardiomegaly", "Pneumonia"),
+            {"Cardiomegaly", "Pneumonia"},
+            {"Lung Opacity", "Enlarged Cardiomediastinum", "Cardiomegaly", "Pneumonia"},
+        ),
+    ],
+)
+def test_hierarchy_passes_over_findings_that_are_no_labels(
+    names: tuple[str, ...], positive: set[str], want: set[str]
+) -> None:
+    cells = np.array([[int(name in positive) for name in names]], np.int8)
+    labels = LabelPolicy(hierarchy="chexpert").resolve(cells, names)
+    assert {name for name, label in zip(names, labels[0], strict=True) if label == 1} == want
+
+
 def test_positive_findings_make_their_parents_positive() -> None:
     names = ["Lung_Opacity", "Pneumonia", "Mass", "Consolidation", "Cardiomegaly"]
     cells = np.array(
