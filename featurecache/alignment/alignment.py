@@ -50,8 +50,8 @@ class Alignment:
         scale: Factor on the cosine, above 0, like exp(logit_scale) of a CLIP-like model.
         bias: Added to the scaled cosine in sigmoid scores, like logit_bias of a SigLIP model.
         spec: ``image_encoder`` and ``text_encoder`` (their specs), ``model``, ``dataset``,
-            ``method``, ``settings``, ``prompts``, ``labels`` and ``validation``, all of them
-            values with a canonical JSON form.
+            ``method``, ``settings``, ``prompts``, ``labels``, ``units`` and ``validation``, all
+            of them values with a canonical JSON form.
         trained_on: The images, by collection, that it was fitted to or selected on; those that its
             encoder was fine-tuned on are included.
         path: File that it was loaded from, or where ``save`` writes it by default.

@@ -122,6 +122,7 @@ def align(
             "settings": settings,
             "prompts": {"name": text.name, "fingerprint": text.fingerprint},
             "labels": list(cache.labels.names),
+            "units": cache.units.to_config(),
             "validation": {"n": len(labels), **selection, "auroc": auroc},
         },
         trained_on=cache.training_provenance(train_rows).trained_on,

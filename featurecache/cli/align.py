@@ -11,7 +11,9 @@ from featurecache.cli.options import (
     Prompts,
     describe_choice,
     print_policy,
+    print_units,
     takes_policy,
+    takes_units,
 )
 from featurecache.cli.output import (
     Json,
@@ -24,6 +26,7 @@ from featurecache.cli.output import (
 
 
 @takes_policy
+@takes_units
 def align(
     cache: CacheFile = Path("cache"),
     method: Annotated[
@@ -41,6 +44,7 @@ def align(
     ] = None,
     *,
     policy: OptionValues,
+    units: OptionValues,
     json: Json = False,
 ) -> None:
     """Map images into the space of texts, for zero-shot and retrieve with --alignment.
@@ -54,13 +58,14 @@ def align(
     from featurecache.alignment.alignment import require_absent_or_alignment
     from featurecache.store.layout import alignment_path
 
-    opened = fc.open_cache(cache, **policy)
+    opened = fc.open_cache(cache, **policy, **units)
     # Fail before the training, not after it.
     require_absent_or_alignment(
         out or alignment_path(opened.path, opened.text(prompts).name, method)
     )
     print_status(f"aligning {describe_choice(cache, opened)} (method {method})")
     print_policy(opened)
+    print_units(opened)
     alignment = fc.align(opened, method=method, prompts=prompts)
     path = alignment.save(out)
     spec = alignment.spec

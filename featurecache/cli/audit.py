@@ -15,8 +15,10 @@ from featurecache.cli.options import (
     CacheFile,
     NBootstrap,
     OptionValues,
+    Views,
     describe_choice,
     print_policy,
+    print_units,
     takes_policy,
 )
 from featurecache.cli.output import (
@@ -106,6 +108,7 @@ def audit(
         ),
     ] = 5,
     n_bootstrap: NBootstrap = 1000,
+    views: Views = None,
     policy: OptionValues,
     options: DatasetOptions,
     json: Json = False,
@@ -133,9 +136,10 @@ def audit(
             require_absent(sheet, argument=argument)
     if out is not None:
         check_table_file(out)
-    opened = fc.open_cache(cache, **policy)
+    opened = fc.open_cache(cache, views=views, **policy)
     print_status(f"auditing {describe_choice(cache, opened)}")
     print_policy(opened)
+    print_units(opened)
     compares = bool(images or dataset or data_root or contact_sheet)
     data = None
     if compares or label_sheet:

@@ -8,7 +8,7 @@ import typer
 from featurecache.cli.errors import with_exit_code
 from featurecache.cli.extract import extract
 from featurecache.cli.option_names import running, with_option_names
-from featurecache.cli.options import CacheFolder
+from featurecache.cli.options import CacheFolder, OptionValues, print_units, takes_units
 from featurecache.cli.output import (
     Json,
     format_known,
@@ -154,6 +154,7 @@ def merge(
 
 @app.command("export", cls=StrictCommand)
 @with_exit_code
+@takes_units
 def export(
     file: File,
     out: Annotated[Path, typer.Argument(help="File or folder to write.", metavar="OUT")],
@@ -168,6 +169,8 @@ def export(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace an existing export.")
     ] = False,
+    *,
+    units: OptionValues,
     json: Json = False,
 ) -> None:
     """Write a cache in the format of another library: embeddings, ids, metadata, labels, texts.
@@ -179,7 +182,8 @@ def export(
     """
     import featurecache as fc
 
-    cache = fc.open_cache(file)
+    cache = fc.open_cache(file, **units)
+    print_units(cache)
     with progress_bar(hidden=json) as bar:
         task = bar.add_task("export", total=len(cache), detail="")
         fc.export_cache(
@@ -190,6 +194,8 @@ def export(
             progress=lambda done, total: bar.update(task, completed=done, total=total),
         )
     if json:
-        print_json({"path": str(out), "images": len(cache), "dim": cache.dim})
+        print_json(
+            {"path": str(out), "level": cache.units.level, "n": len(cache), "dim": cache.dim}
+        )
         return
-    print_result(f"{out}: {count_noun(len(cache), 'image')}, {cache.dim}-d embeddings")
+    print_result(f"{out}: {count_noun(len(cache), cache.units.level)}, {cache.dim}-d embeddings")

@@ -11,7 +11,7 @@ from featurecache.cli.dataset_options import (
     takes_dataset_options,
 )
 from featurecache.cli.errors import with_exit_code
-from featurecache.cli.option_names import running
+from featurecache.cli.option_names import running, with_option_names
 from featurecache.cli.options import print_policy
 from featurecache.cli.output import (
     Json,
@@ -87,7 +87,7 @@ def describe(
             *([name, format_known(document[name])] for name in ("patients", "studies")),
             *([name, join_counts(document[name])] for name in ("views", "splits", "excluded")),
             *([["boxes", _describe_boxes(document["boxes"])]] if document["boxes"] else []),
-            *(["note", note] for note in document["notes"]),
+            *(["note", with_option_names(note)] for note in document["notes"]),
         ],
         prose=("value",),
     )

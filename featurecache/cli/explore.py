@@ -17,9 +17,11 @@ from featurecache.cli.options import (
     EncoderWeights,
     OptionValues,
     RunNames,
+    Views,
     describe_choice,
     parse_pairs,
     print_policy,
+    print_units,
     takes_policy,
 )
 from featurecache.cli.output import (
@@ -77,6 +79,7 @@ def explore(
     browser: Annotated[
         bool, typer.Option("--browser/--no-browser", help="Open the page in the browser.")
     ] = True,
+    views: Views = None,
     policy: OptionValues,
     dataset: Annotated[
         str | None,
@@ -106,9 +109,10 @@ def explore(
     require_explorer()
     loaded = [fc.load_run(run) for run in runs or ()]
     chosen = cache_to_explore(cache if cache or loaded else Path("cache"), loaded)
-    opened = fc.open_cache(chosen, **policy)
+    opened = fc.open_cache(chosen, views=views, **policy)
     print_status(f"exploring {describe_choice(cache or opened.path, opened)}")
     print_policy(opened)
+    print_units(opened)
     data = None
     if dataset or data_root or options != DatasetOptions():
         data = load_dataset_again(

@@ -13,8 +13,10 @@ from featurecache.cli.options import (
     describe_choice,
     print_joined_rows,
     print_policy,
+    print_units,
     require_free,
     takes_policy,
+    takes_units,
 )
 from featurecache.cli.output import (
     Json,
@@ -34,6 +36,7 @@ _NOT_OFFERED = tuple(name for name in HeadConfig.__dataclass_fields__ if name no
 
 
 @takes_policy
+@takes_units
 @takes_settings(HeadConfig, without=_NOT_OFFERED)
 def learning_curve(
     head: Annotated[
@@ -65,6 +68,7 @@ def learning_curve(
     ] = None,
     *,
     policy: OptionValues,
+    units: OptionValues,
     json: Json = False,
     settings: dict[str, Any],
 ) -> None:
@@ -81,12 +85,13 @@ def learning_curve(
     numbers = None if sizes is None else parse_numbers(sizes, "sizes", example="16,128,1024")
     require_free(out)
     paths = cache or [Path("cache")]
-    opened = fc.open_cache(paths, join=join, **policy)
+    opened = fc.open_cache(paths, join=join, **policy, **units)
     print_status(f"training {', '.join(heads)} on {describe_choice(paths, opened)}")
     print_policy(opened)
     print_joined_rows(opened)
+    print_units(opened)
     with progress_bar(hidden=json) as bar:
-        numbers = numbers or tuple(default_sizes(len(opened.learning_rows("train"))))
+        numbers = numbers or tuple(default_sizes(len(opened.inputs.learning_rows("train"))))
         task = bar.add_task("train", total=len(heads) * len(numbers) * seeds, detail="")
         result = fc.learning_curve(
             opened,
@@ -116,7 +121,7 @@ def learning_curve(
         gain = [] if is_first else [f"gain over {result.heads[0]}, paired"]
         print_table(
             f"{name}: macro AUROC over {count_noun(len(metrics.labels), 'label')} on "
-            f"{count_noun(metrics.n, 'test image')} of "
+            f"{count_noun(metrics.n, f'test {opened.units.level}')} of "
             f"{count_noun(metrics.n_patients, 'patient')}{mean_of}]",
             ["images", "labels learned", "AUROC", *gain],
             rows,

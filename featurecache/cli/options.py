@@ -143,6 +143,11 @@ _UNITS: Final = {
 }
 
 
+Views = Annotated[
+    str | None, typer.Option(help="Images to use: all, frontal or lateral. Default: all.")
+]
+
+
 def _text_options(helps: Mapping[str, str]) -> list[inspect.Parameter]:
     return [
         inspect.Parameter(
@@ -261,10 +266,10 @@ def print_joined_rows(cache: "Cache") -> None:
 
 
 def print_units(cache: "Cache") -> None:
-    """Print what is scored, what was left out and what was assumed, unless it is all images."""
+    """Print what is used, what was left out and what was assumed, unless it is all images."""
     if cache.units.chosen:
         number = count_noun(len(cache), cache.units.level)
-        print_status(f"scoring {cache.units.describe()} ({number})")
+        print_status(f"using {cache.units.describe()} ({number})")
     for note in cache.notes:
         print_status(f"note: {note}")
 

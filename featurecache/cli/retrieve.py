@@ -24,8 +24,10 @@ from featurecache.cli.options import (
     NBootstrap,
     OptionValues,
     Prompts,
+    Views,
     describe_choice,
     print_policy,
+    print_units,
     takes_policy,
 )
 from featurecache.cli.output import (
@@ -119,6 +121,7 @@ def retrieve(
     device: Device = "auto",
     bit_depth: BitDepth = None,
     n_bootstrap: NBootstrap = 1000,
+    views: Views = None,
     policy: OptionValues,
     dataset: Annotated[
         str | None,
@@ -149,9 +152,10 @@ def retrieve(
         require_absent(contact_sheet, argument="contact_sheet")
     if out is not None:
         check_table_file(out)
-    opened = fc.open_cache(cache, **policy)
+    opened = fc.open_cache(cache, views=views, **policy)
     print_status(f"searching {describe_choice(cache, opened)}")
     print_policy(opened)
+    print_units(opened)
     if text is None and image is None and label is None:
         for option, value in (
             ("--contact-sheet", contact_sheet),

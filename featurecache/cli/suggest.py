@@ -8,8 +8,10 @@ import typer
 from featurecache.cli.options import (
     CacheFile,
     OptionValues,
+    Views,
     describe_choice,
     print_policy,
+    print_units,
     takes_policy,
 )
 from featurecache.cli.output import (
@@ -46,6 +48,7 @@ def suggest(
     out: Annotated[
         Path, typer.Option(help="File to write, .csv or .parquet.", metavar="FILE")
     ] = Path("suggestions.csv"),
+    views: Views = None,
     policy: OptionValues,
     json: Json = False,
 ) -> None:
@@ -60,9 +63,10 @@ def suggest(
     from featurecache.io.table import check_table_file, write_table
 
     check_table_file(out)
-    opened = fc.open_cache(cache, **policy)
+    opened = fc.open_cache(cache, views=views, **policy)
     print_status(f"choosing from {describe_choice(cache, opened)}")
     print_policy(opened)
+    print_units(opened)
     images = fc.suggest(opened, n, run=run, split=split, seed=seed)
     write_table(images, out)
     if json:

@@ -85,11 +85,7 @@ def load_images(
                 f"these are patients, give `patient_level` {level}; if they are classes, give "
                 "`dataset` folder."
             )
-    if len(tables_in(root)) == 1:
-        notes.append(
-            "A table is beside the images: to read labels from it, give its columns as `labels`, "
-            "`multilabel` or `classes`."
-        )
+    notes += _notes_on_tables(root)
     return dataset_of_tree(
         tree,
         root,
@@ -101,6 +97,25 @@ def load_images(
         fold=fold,
         seed=seed,
     )
+
+
+def _notes_on_tables(root: Path) -> list[str]:
+    """Return what a reader has to know about the tables beside the images, which are not read."""
+    tables = tables_in(root)
+    empty = [name for name in tables if not (root / name).stat().st_size]
+    notes = [f"{name} is empty, so it holds no labels: copy it here again." for name in empty]
+    filled = [name for name in tables if name not in empty]
+    if len(filled) == 1:
+        notes.append(
+            f"A table is beside the images, {filled[0]}: to read labels from it, give its columns "
+            "as `labels`, `multilabel` or `classes`."
+        )
+    elif filled:
+        notes.append(
+            f"Tables are beside the images, {', '.join(filled)}: to read labels from one of them, "
+            "give it as `root`, and its columns as `labels`, `multilabel` or `classes`."
+        )
+    return notes
 
 
 def table_of_images(tree: ImageTree) -> "pd.DataFrame":

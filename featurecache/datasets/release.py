@@ -111,7 +111,7 @@ def read_records(file: Path, fields: Sequence[str], *, per_line: bool = False) -
         The fields, one column each. The index, named "line", counts the objects from 1.
 
     Raises:
-        DatasetError: The file cannot be read, or an object lacks a field.
+        DatasetError: The file cannot be read, has no object, or one that lacks a field.
     """
     import json
 
@@ -126,6 +126,8 @@ def read_records(file: Path, fields: Sequence[str], *, per_line: bool = False) -
         raise DatasetError(
             f"{file} cannot be read as JSON objects with {', '.join(fields)}: {error!r}"
         ) from error
+    if not rows:
+        raise DatasetError(f"{file} lists nothing: copy it again from the release")
     index = pd.RangeIndex(1, len(rows) + 1, name="line")
     return pd.DataFrame(rows, index, columns=list(fields), dtype=object)
 

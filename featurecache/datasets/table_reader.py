@@ -156,7 +156,7 @@ def open_table(path: Path, *, separator: str | None = None, encoding: str | None
     Raises:
         UsageError: If the separator or encoding is invalid or given for a file that has none, or a
             package that reads the file is not installed.
-        DatasetError: If the file cannot be read, or its separator is ambiguous.
+        DatasetError: If the file cannot be read, is empty, or its separator is ambiguous.
     """
     suffix = path.suffix.lower()
     binary = {".xlsx": b"PK\x03\x04", ".xlsm": b"PK\x03\x04", ".parquet": b"PAR1"}.get(suffix)
@@ -177,6 +177,8 @@ def open_table(path: Path, *, separator: str | None = None, encoding: str | None
             raise UsageError(f"{path} is no text file: leave out `separator` and `encoding`")
         else:
             rows = ParquetTable(path) if suffix == ".parquet" else ExcelTable(path)
+    if not any(rows.header):
+        raise DatasetError(f"{path} is empty: copy it again, or give another table")
     return Table(path, tuple(rows.header), tuple(rows.notes), rows)
 
 

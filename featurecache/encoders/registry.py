@@ -140,7 +140,8 @@ _BUILT_IN = (
         aligned=True,
         embedded=True,
         license="Apache-2.0",
-        note="ours, 1.2 million weights, for trying things out; see encoders/tiny/README.md",
+        note="ours, 1.2 million weights, to try things out; trained on images of NIH and Kermany, "
+        "and on phantoms; see encoders/tiny/README.md",
     ),
     EncoderSpec(
         name="clip",

@@ -45,9 +45,9 @@ def is_exposed(dataset: "Dataset", provenance: Provenance) -> bool:
 def require_unseen_images(dataset: "Dataset", encoder: "Encoder", rows: NDArray[np.intp]) -> None:
     """Require that an encoder was trained on none of the images to score, by their ids.
 
-    The content of the images is compared when they have been read (``require_unseen_content``). But
-    where an id is the same, a few images are read here, because two data sets may have the same
-    names for different images.
+    Images without labels are not scored. The content of the others is compared when they have been
+    read (``require_unseen_content``). But where an id is the same, a few images are read here,
+    because two data sets may have the same names for different images.
 
     Args:
         dataset: The data set.
@@ -57,6 +57,8 @@ def require_unseen_images(dataset: "Dataset", encoder: "Encoder", rows: NDArray[
     Raises:
         UsageError: It was trained on some of them, or on images whose ids cannot be compared.
     """
+    if not dataset.label_names:
+        return
     records = dataset.records(rows)
     trained = provenance_for(dataset, encoder).trained_on.get(records.collection)
     if trained is not None:

@@ -2,6 +2,7 @@
 
 import logging
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from featurecache.errors import FeaturecacheError, UsageError
+from featurecache.errors import FeaturecacheError, FeaturecacheWarning, UsageError
 from featurecache.extraction.disk_space import require_disk_space
 from featurecache.extraction.library_versions import accept_library_versions
 from featurecache.extraction.local_engine import encode_locally
@@ -438,7 +439,8 @@ def _finish(
         sha256=stored.sha256[test],
         perceptual_hash=stored.perceptual_hash[test],
     )
-    require_unseen_content(dataset, job.encoder, test_images)
+    if dataset.label_names:
+        _warn_of_seen(dataset, job, test_images)
     texts, prompts_status = _texts(job, prompts, dataset.label_names, encoded)
     labels = Labels(tuple(dataset.label_names), dataset.cells[rows], dataset.policy)
     changed = {**count_changes(cache, images, labels), **changed_files}
@@ -471,6 +473,18 @@ def _finish(
         prompts=prompts_status,
         written=written,
     )
+
+
+def _warn_of_seen(dataset: "Dataset", job: Job, test_images: ImageRecords) -> None:
+    """Warn if images that will be refused when they are scored turned out to be training images."""
+    try:
+        require_unseen_content(dataset, job.encoder, test_images)
+    except UsageError as error:
+        warnings.warn(
+            f"{job.builder.path} is complete, but its test images will not be scored: {error}",
+            FeaturecacheWarning,
+            stacklevel=2,
+        )
 
 
 def _texts(

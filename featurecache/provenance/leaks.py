@@ -198,7 +198,7 @@ def _require_other_sources(collection: str, trained_on: TrainingImages, *, by: s
         raise UsageError(
             f"{by} was trained on images of {pair[0]}, which shares images and patients with "
             f"{pair[1]} under other ids, so leakage cannot be ruled out: {''.join(mapping)}score a "
-            "data set that shares none with its training"
+            "data set that shares none with its training, or use another model"
         )
 
 

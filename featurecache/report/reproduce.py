@@ -135,7 +135,7 @@ def _align_commands(config: Config, cache_options: list[str]) -> Iterator[str]:
     arguments = {"prompts": prompts, "method": method, "out": _alignment_file(config)}
     if arguments["out"] == str(alignment_path(Path(cache["path"]), prompts, method)):
         del arguments["out"]
-    arguments |= config.get("label_policy", {})
+    arguments |= {**config.get("label_policy", {}), **_units(alignment).chosen}
     yield command_line(["align", *options(arguments), *cache_options])
 
 

@@ -228,14 +228,14 @@ def measure_retrieval(
         CacheError: No image of the split has a known label.
         UsageError: ``k`` is less than 1, or the alignment was fitted to images of the split.
         RunError: The alignment is of other encoders or settings; the message names the field.
-        UnknownNameError: There is no such prompt set.
+        UnknownNameError: There is no such prompt set or split.
     """
     if k < 1:
         raise UsageError(f"`k` must be 1 or more, not {k}")
     cache, alignment = open_cache(cache), as_alignment(alignment)
     cache.require_images()
     cache.require_labels()
-    rows = cache.rows(split)
+    rows = cache.require_rows(split)
     truth = cache.labels.values[rows]
     if not (truth >= 0).any():
         raise CacheError(f"{cache.path} has no labeled images of the split {split!r}")

@@ -153,9 +153,8 @@ def retrieve(
             ``bit_depth`` is out of range, or given without an image file; or ``heatmap`` exists,
             is of a query by image or by an alignment, or the encoder cannot compare patches with
             texts.
-        UnknownNameError: The cache has no such label or prompt set.
-        CacheError: The cache has no such image, no image of the split, or several prompt sets and
-            none is named.
+        UnknownNameError: The cache has no such label, prompt set or split.
+        CacheError: The cache has no such image, or several prompt sets and none is named.
         ImageError: The image cannot be read, or its embedding is not finite.
         RunError: The encoder or the alignment does not belong to the cache; the message names the
             field that differs.
@@ -287,9 +286,7 @@ def search(
     if bit_depth is not None and image_file is None:
         raise UsageError("`bit_depth` is that of an image file: give one as `image`")
     alignment = as_alignment(alignment)
-    rows = np.arange(len(cache)) if split is None else cache.rows(split)
-    if len(rows) == 0:
-        raise CacheError(f"{cache.path} has no images of the split {split!r}")
+    rows = np.arange(len(cache)) if split is None else cache.require_rows(split)
     load_encoder = partial(
         reload_encoder,
         cache.header.model,

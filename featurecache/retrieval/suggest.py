@@ -80,7 +80,7 @@ def suggest(
     if row_join_of(cache) is not None:
         raise UsageError("the rows are of several data sets: give the cache of one of them")
     is_labeled: NDArray[np.bool_] = np.any(cache.labels.values >= 0, axis=1)
-    rows = np.arange(len(cache)) if split == "all" else cache.rows(split)
+    rows = np.arange(len(cache)) if split == "all" else cache.require_rows(split)
     rows = rows[~is_labeled[rows]]
     if not len(rows):
         which = "image" if split == "all" else f"{split} image"

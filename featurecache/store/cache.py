@@ -386,7 +386,7 @@ class Cache:
             (128, 14, True)
         """
         self.require_vectors()
-        rows = np.arange(len(self)) if split is None else self._split_rows(split)
+        rows = np.arange(len(self)) if split is None else self.require_rows(split)
         embedding = np.empty((len(rows), self.dim), dtype=np.float32)
         for start in range(0, len(self), BLOCK_ROWS):
             stop = min(start + BLOCK_ROWS, len(self))
@@ -394,12 +394,6 @@ class Cache:
             if low < high:
                 embedding[low:high] = self.read_rows(start, stop)[rows[low:high] - start]
         return embedding, self.labels.to_float(rows), self.patients[rows]
-
-    def _split_rows(self, split: str) -> NDArray[np.intp]:
-        rows = self.rows(split)
-        if not len(rows):
-            raise UnknownNameError("split", split, set(self.splits.tolist()))
-        return rows
 
     def to_pandas(self, *, embeddings: bool = False) -> "pd.DataFrame":
         """Return one row per image: its id, metadata and labels.
@@ -455,7 +449,7 @@ class Cache:
         import torch
         from torch.utils.data import TensorDataset
 
-        rows = slice(None) if split is None else self._split_rows(split)
+        rows = slice(None) if split is None else self.require_rows(split)
         vectors = torch.from_numpy(np.asarray(self.embedding)[rows])
         return TensorDataset(vectors, torch.from_numpy(self.labels.to_float(rows)))
 
@@ -593,6 +587,18 @@ class Cache:
                 "one split. The embeddings are kept"
             )
         return np.flatnonzero(self.splits == split)
+
+    def require_rows(self, split: str) -> NDArray[np.intp]:
+        """Return the row indices of one split, ascending.
+
+        Raises:
+            UnknownNameError: No image is in it.
+            CacheError: See ``rows``.
+        """
+        rows = self.rows(split)
+        if not len(rows):
+            raise UnknownNameError("split", split, set(self.splits.tolist()))
+        return rows
 
     @cached_property
     def mixed_patients(self) -> list[str]:

@@ -143,6 +143,11 @@ def newest_cache(folder: Path) -> Path:
         return newest[0]
     if files:
         raise CacheError(f"{folder} holds only shards: merge them, or open one by its path")
+    if unfinished := sorted(folder.rglob("*.h5.parts")):
+        raise CacheError(
+            f"no finished cache in {folder}, but the unfinished {', '.join(map(str, unfinished))}: "
+            "extract again as before to finish it, or delete it"
+        )
     raise CacheError(f"no finished cache in {folder}: extract one, or open one by its path")
 
 

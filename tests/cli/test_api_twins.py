@@ -163,7 +163,7 @@ def test_finetune(workspace):
 def test_cache_export(workspace):
     document = workspace.json("cache", "export", workspace.cache.path, "command.npy")
     assert fc.export_cache(workspace.cache, "python.npy") == Path("python.npy")
-    assert document == {"path": "command.npy", "images": 80, "dim": 128}
+    assert document == {"path": "command.npy", "level": "image", "n": 80, "dim": 128}
     for suffix in (".npy", ".images.csv", ".texts.npy", ".texts.csv", ".json"):
         assert Path(f"command{suffix}").read_bytes() == Path(f"python{suffix}").read_bytes()
 

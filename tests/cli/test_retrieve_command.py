@@ -127,7 +127,7 @@ def test_retrieval_is_measured_without_a_query(run, cache):
         (["a text", "--label", "Opacity"], "exactly one of"),
         (["--label", "Opacty"], "did you mean Opacity?"),
         (["--image", "nowhere.png"], "neither a file nor the id of an image"),
-        (["--label", "Opacity", "--split", "tset"], "no images of the split 'tset'"),
+        (["--label", "Opacity", "--split", "tset"], "unknown split 'tset': did you mean test?"),
         (["--contact-sheet", "x.png"], "shows the result of a query"),
         ([" "], "is empty"),
     ],

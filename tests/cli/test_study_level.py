@@ -23,8 +23,7 @@ def test_studies_from_training_to_prediction(run) -> None:
     trained = run(*HEAD, *SIDE_BY_SIDE, "--out", "studies")
     assert trained.code == 0, trained.stderr
     assert (
-        "scoring studies, frontal and lateral embeddings side by side (40 studies)"
-        in trained.stderr
+        "using studies, frontal and lateral embeddings side by side (40 studies)" in trained.stderr
     )
     assert re.search(r"\d+ test studies of \d+ patients", trained.stdout + trained.stderr)
     assert run(*HEAD, "--level", "study", "--views", "frontal", "--out", "frontal").code == 0
@@ -36,6 +35,20 @@ def test_studies_from_training_to_prediction(run) -> None:
     assert "with --level study" in refused.stderr
     assert run("compare", "images", "studies", "--level", "study").code == 0
     assert run("table", "images", "studies").code == 2
+
+    for command in (
+        ("retrieve", "--label", "Effusion", "--top", 40),
+        ("suggest", "--split", "all"),
+        ("audit", "--n-bootstrap", 0),
+        ("learning-curve", "--head", "prototype", "--sizes", 8, "--seeds", 1),
+        ("cache", "export", "cache/phantom/tiny.h5", "laterals.npy"),
+    ):
+        outcome = run(*command, "--views", "lateral")
+        assert "using images, lateral views (40 images)" in outcome.stderr, command
+    assert sorted(pd.read_csv("laterals.images.csv")["view"].unique()) == ["LATERAL"]
+    pooled = ("--level", "study", "--study-features", "mean", "--json")
+    exported = run("cache", "export", "cache/phantom/tiny.h5", "studies.npy", *pooled)
+    assert exported.json == {"path": "studies.npy", "level": "study", "n": 40, "dim": 128}
 
     # A row per study, of the cache and of the files, which need a table to be studies.
     assert run("predict", "studies", "cache/phantom/tiny.h5", "--out", "cached.csv").code == 0

@@ -14,7 +14,7 @@ import featurecache as fc
 from featurecache.datasets.dataset import Dataset
 from featurecache.datasets.nih import TEST_LIST
 from featurecache.datasets.phantom.folder import generate_phantom, load_phantom
-from featurecache.errors import UsageError
+from featurecache.errors import FeaturecacheWarning, UsageError
 from featurecache.evaluation.zero_shot import zero_shot
 from featurecache.provenance.perceptual_hash import is_copy
 from featurecache.store.cache import Cache
@@ -200,8 +200,14 @@ def test_tiny_is_not_tested_on_its_own_training_images(shared_data, tmp_path, qu
     own = load_table(
         table(nih, np.concatenate([train[:10], test]), tmp_path / "x", quality=quality)
     )
-    with pytest.raises(UsageError, match="tiny was trained on 10 of the 15 images of hospital"):
-        extract(own, tmp_path)
+    seen = "tiny was trained on 10 of the 15 images of hospital"
+    with pytest.warns(FeaturecacheWarning, match=f"will not be scored: {seen}"):
+        cache = extract(own, tmp_path)
+    with pytest.raises(UsageError, match=seen):
+        zero_shot(cache, n_bootstrap=0)
+    # Without labels, nothing is scored, and by content or by name nothing is refused.
+    unlabeled = dataclasses.replace(own, name="ward", cells=own.cells[:, :0], label_names=())
+    assert len(extract(unlabeled, tmp_path)) == len(own)
     by_name = dataclasses.replace(
         nih.take(train[:10]), images=nih.images.iloc[train[:10]].assign(split="test")
     )

@@ -83,8 +83,8 @@ ACCEPTED = {
     "a table beside images": (
         ["a.png", "b.png", "list.csv"],
         *([], ["a.png", "b.png"], []),
-        "A table is beside the images: to read labels from it, give its columns as --label-column, "
-        "--multilabel-column or --class-column.",
+        "A table is beside the images, list.csv: to read labels from it, give its columns as "
+        "--label-column, --multilabel-column or --class-column.",
     ),
     "a table beside images, with columns": (
         ["a.png", "b.png", "list.csv"],

@@ -148,7 +148,7 @@ def test_zero_shot_with_an_alignment(
 ) -> None:
     monkeypatch.setenv("FEATURECACHE_MODELS", str(tiny_pair))
     (cache,) = extract_from_csv(hospital, "dinov2-minilm", prompts="showing")
-    alignment = fc.align(cache).save()
+    alignment = fc.align(fc.open_cache(cache, level="study", study_features="mean")).save()
     fc.zero_shot(cache, alignment=alignment, scoring="sigmoid", n_bootstrap=11).save("runs/zero")
     assert_reproduces("runs/zero", first, tmp_path / "second")
 

@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 from sklearn.metrics import average_precision_score
 
-from featurecache.errors import CacheError, UsageError
+from featurecache.errors import UnknownNameError, UsageError
 from featurecache.metrics.similarity import normalize_rows
 from featurecache.retrieval.metrics import RetrievalIntervals, measure_retrieval, rank_queries
 from featurecache.store.records import TextEmbeddings, TextSet
@@ -239,5 +239,5 @@ def test_single_label_has_no_image_to_text_metrics(tmp_path):
 def test_invalid_input_is_refused(cache):
     with pytest.raises(UsageError, match="1 or more"):
         measure_retrieval(cache, k=0)
-    with pytest.raises(CacheError, match="no labeled images of the split 'elsewhere'"):
+    with pytest.raises(UnknownNameError, match="unknown split 'elsewhere'"):
         measure_retrieval(cache, split="elsewhere")

@@ -79,6 +79,8 @@ def test_what_cannot_be_suggested_is_refused(cache: Cache) -> None:
         fc.suggest(cache, 0)
     with pytest.raises(ValueError, match="has no val image whose labels are all unknown"):
         fc.suggest(cache, split="val")
+    with pytest.raises(ValueError, match="unknown split 'foo': choose from test, train, val"):
+        fc.suggest(cache, split="foo")
     assert set(fc.suggest(cache, 99, split="all")["split"]) == {"train", "test"}
     with pytest.raises(ValueError, match="about images"):
         fc.suggest(fc.open_cache(cache.path, level="study"))

@@ -67,6 +67,9 @@ def test_shards_and_unfinished_caches_are_never_the_newest(cache_file: Path) -> 
 def test_folder_without_caches_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CacheError, match=f"no finished cache in {tmp_path}: extract one"):
         open_cache(tmp_path)
+    (tmp_path / "n.h5.parts").mkdir()
+    with pytest.raises(CacheError, match=r"but the unfinished .*n\.h5\.parts: extract again"):
+        open_cache(tmp_path)
 
 
 def test_list_concatenates_features(cache_file: Path) -> None:
