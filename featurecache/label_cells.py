@@ -199,6 +199,28 @@ class LabelPolicy:
         }
         return applied | ({"hierarchy": self.hierarchy} if _parents(names) else {})
 
+    def decisions(self, cells: "NDArray[np.int8]") -> dict[str, str]:
+        """Return in words what cells count as, by the field that decides on them, if any are there.
+
+        Args:
+            cells: (N, C) int8 cells; see ``VALID_CELLS``.
+
+        Returns:
+            Phrases that name the fields in backticks, such as "2 blank cells count as unknown
+            (`blank` unknown)".
+        """
+        decisions = {}
+        for field in _CODES_OF:
+            value = getattr(self, field)
+            if number := int(_of_field(cells, field).sum()):
+                one, several = _CELLS_OF[field]
+                needed = f"positive if {value} of the readers state them, else negative"
+                decisions[field] = (
+                    f"{count_noun(number, f'{one} counts', f'{several} count')} as "
+                    f"{_CHOICES[field].get(value, needed)} (`{field}` {value})"
+                )
+        return decisions
+
     def describe(self, cells: "NDArray[np.int8]", names: Sequence[str]) -> str:
         """Return what cells count as that are not simply positive, negative, or blank and unknown.
 
@@ -209,17 +231,11 @@ class LabelPolicy:
         Returns:
             A line that names the fields in backticks; "" where there are none.
         """
-        parts = []
-        for field in _CODES_OF:
-            value = getattr(self, field)
-            number = int(_of_field(cells, field).sum())
-            if number and (field, value) != ("blank", "unknown"):
-                one, several = _CELLS_OF[field]
-                needed = f"positive if {value} of the readers state them, else negative"
-                parts.append(
-                    f"{count_noun(number, f'{one} counts', f'{several} count')} as "
-                    f"{_CHOICES[field].get(value, needed)} (`{field}` {value})"
-                )
+        parts = [
+            decision
+            for field, decision in self.decisions(cells).items()
+            if (field, getattr(self, field)) != ("blank", "unknown")
+        ]
         if self.hierarchy != "none" and (pairs := _parents(names)):
             implied = ", ".join(f"{names[child]}: {names[parent]}" for child, parent in pairs)
             parts.append(f"positive findings make their parents positive ({implied})")

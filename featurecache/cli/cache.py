@@ -21,6 +21,7 @@ from featurecache.cli.output import (
     progress_bar,
 )
 from featurecache.cli.strict_command import StrictCommand
+from featurecache.cli.train_head import train_head
 from featurecache.wording import UNDEFINED, count_noun, format_size
 
 app = typer.Typer(help="List, describe, verify, merge and export caches.", no_args_is_help=True)
@@ -96,6 +97,9 @@ def info(file: File, json: Json = False) -> None:
             "Labels",
             *label_rows(document["labels"]),
         )
+        with running(train_head):  # This command has no options for the policy.
+            for decision in document["label_decisions"].values():
+                print_result(with_option_names(decision))
     else:
         print_result("no labels")
     for image, reason in list(document["failures"].items())[:10]:

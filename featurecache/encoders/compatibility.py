@@ -5,6 +5,7 @@ from typing import Any
 
 from featurecache.errors import RunError, UsageError
 from featurecache.io.fingerprint import first_difference
+from featurecache.provenance.encoder_spec import DEFAULTS
 from featurecache.wording import count_noun
 
 
@@ -30,7 +31,7 @@ def library_difference(
     """
     expected, actual = dict(expected), dict(actual)
     libraries = first_difference(expected.pop("libraries", {}), actual.pop("libraries", {}))
-    for name, default in (("resize", "published"), ("features", "default"), ("views", 1)):
+    for name, default in DEFAULTS.items():
         value, other = (spec.pop(name, default) for spec in (expected, actual))
         if value != other:
             raise RunError(

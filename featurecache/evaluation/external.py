@@ -128,7 +128,7 @@ def validate_external(
         present,
         label_map,
         trained_on=map(base_name, provenance.trained_on),
-        datasets=[source.header.dataset for source in cache.sources],
+        datasets=[name for source in cache.sources for name in source.header.vocabulary_names],
     )
     rows = external_rows(cache, split)
     grouped = group_rows(cache, rows, by, groups) if by else None

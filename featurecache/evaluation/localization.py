@@ -106,7 +106,7 @@ def _boxes_by_label(
     cache: Cache, boxes: "pd.DataFrame", matches: dict[str, LabelMatch]
 ) -> "dict[str, pd.DataFrame]":
     """Return the boxes of each trained label, by the labels of the data set that it means."""
-    datasets = [source.header.dataset for source in cache.sources]
+    datasets = [name for source in cache.sources for name in source.header.vocabulary_names]
     present = list(dict.fromkeys(label for match in matches.values() for label in match.labels))
     drawn = boxes["label"].drop_duplicates().tolist()
     meant = match_labels(present, drawn, trained_on=datasets, datasets=datasets)

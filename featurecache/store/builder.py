@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from featurecache.errors import CacheError
 from featurecache.io.fingerprint import first_difference
+from featurecache.provenance.encoder_spec import spec_difference
 from featurecache.provenance.perceptual_hash import HASH_BYTES
 from featurecache.store.cache import Cache
 from featurecache.store.chunks import (
@@ -186,7 +187,7 @@ class CacheBuilder:
             given = dict(header.encoder_spec)
             if "libraries" in given and "libraries" in stored.encoder_spec:
                 given["libraries"] = stored.encoder_spec["libraries"]
-            if difference := first_difference(stored.encoder_spec, given):
+            if difference := spec_difference(stored.encoder_spec, given):
                 raise CacheError(
                     f"{path} was made with other settings ({difference}), so its embeddings cannot "
                     "be mixed with new ones: give another `cache_dir`, or move the file away"

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from featurecache.errors import CacheError
 from featurecache.io.atomic import new_file
-from featurecache.io.fingerprint import canonical_json, fingerprint, first_difference
+from featurecache.io.fingerprint import canonical_json, fingerprint
+from featurecache.provenance.encoder_spec import spec_difference
 from featurecache.provenance.names import describe_id_scheme, key_fingerprint
 from featurecache.provenance.perceptual_hash import HASH_BYTES
 from featurecache.store.checksums import (
@@ -176,7 +177,7 @@ class ChunkFolder:
         with opened(path, CHUNK_FORMAT) as file:
             attributes = _read_attributes(file)
             encoder_spec, _ = read_encoder_spec(file.filename, attributes)
-            if difference := first_difference(encoder_spec, self.encoder_spec):
+            if difference := spec_difference(encoder_spec, self.encoder_spec):
                 raise CacheError(
                     f"{self.folder} holds an unfinished extraction with other settings "
                     f"({difference}): finish it with those settings, delete the folder, or give "

@@ -93,6 +93,7 @@ def describe_cache(path: str | os.PathLike[str]) -> dict[str, Any]:
         "probe": cache.header.probe,
         "labels": count_cells(cache.cells, cache.labels.names),
         "label_policy": asdict(cache.policy),
+        "label_decisions": cache.policy.decisions(cache.cells),
         "prompts": {
             name: {
                 "fingerprint": text.fingerprint,

@@ -10,9 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featurecache.errors import CacheError, UsageError
-from featurecache.io.fingerprint import fingerprint, first_difference
+from featurecache.io.fingerprint import fingerprint
 from featurecache.label_cells import BLANK, UNKNOWN, LabelPolicy, any_of
 from featurecache.prompts import PromptSet
+from featurecache.provenance.encoder_spec import spec_difference
 from featurecache.provenance.names import base_name, may_share_images
 from featurecache.provenance.provenance import Provenance
 from featurecache.provenance.records import ImageRecords
@@ -46,7 +47,7 @@ class JoinedLabel:
     named_by: int
 
 
-def join_labels(sets: Sequence[tuple[str, Sequence[str]]]) -> list[JoinedLabel]:
+def join_labels(sets: Sequence[tuple[Sequence[str], Sequence[str]]]) -> list[JoinedLabel]:
     """Join the labels of data sets by their names and by the vocabulary.
 
     A finding that several data sets have is one label if it is a label of its own (``same``) in one
@@ -55,12 +56,12 @@ def join_labels(sets: Sequence[tuple[str, Sequence[str]]]) -> list[JoinedLabel]:
     a finding is not joined. All other labels keep their names.
 
     Args:
-        sets: Name and labels of each data set.
+        sets: Names in the vocabulary and labels of each data set.
 
     Returns:
         The labels, in the order in which the data sets have them.
     """
-    meanings = [meanings_of(labels, [dataset]) for dataset, labels in sets]
+    meanings = [meanings_of(labels, names) for names, labels in sets]
     finding_of: list[dict[str, str]] = [{} for _ in sets]
     findings: dict[str, JoinedLabel] = {}
     for finding in vocabulary():
@@ -223,7 +224,7 @@ def join_rows(caches: Sequence[Cache]) -> Cache:
             )
     for one, other in combinations(caches, 2):
         _require_joinable(one, other)
-    labels = join_labels([(cache.header.dataset, cache.labels.names) for cache in caches])
+    labels = join_labels([(cache.header.vocabulary_names, cache.labels.names) for cache in caches])
     tables = [_with_collection(cache) for cache in caches]
     order = np.argsort(np.concatenate([table.id for table in tables]), kind="stable")
     columns = zip(*(vars(table).values() for table in tables), strict=True)
@@ -272,7 +273,7 @@ def row_join_of(cache: Cache) -> RowJoin | None:
 
 def _require_joinable(first: Cache, other: Cache) -> None:
     both = f"the rows of {first.path} and {other.path} cannot be joined"
-    if difference := first_difference(first.header.encoder_spec, other.header.encoder_spec):
+    if difference := spec_difference(first.header.encoder_spec, other.header.encoder_spec):
         raise CacheError(
             f"{both}: their embeddings are of different encoders, or made with different settings "
             f"({difference})"

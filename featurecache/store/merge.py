@@ -11,8 +11,8 @@ import numpy as np
 
 from featurecache.errors import CacheError, UsageError
 from featurecache.io.atomic import require_absent, require_short_name
-from featurecache.io.fingerprint import first_difference
 from featurecache.io.lock import exclusive_lock
+from featurecache.provenance.encoder_spec import spec_difference
 from featurecache.store.cache import Cache
 from featurecache.store.gather import gather_rows
 from featurecache.store.layout import lock_path
@@ -207,7 +207,7 @@ def _cache_of_shards(paths: Sequence[Path]) -> Path | None:
 
 def _require_same_kind(first: Cache, other: Cache) -> None:
     both = f"{first.path} and {other.path} cannot be merged"
-    if difference := first_difference(first.header.encoder_spec, other.header.encoder_spec):
+    if difference := spec_difference(first.header.encoder_spec, other.header.encoder_spec):
         raise CacheError(f"{both}: they were made with different settings ({difference})")
     tables = [cache.header.table for cache in (first, other)]
     if all(tables) and tables[0] != tables[1]:

@@ -16,6 +16,7 @@ from featurecache.errors import CacheError
 from featurecache.execution import Probe
 from featurecache.label_cells import UNKNOWN, LabelPolicy
 from featurecache.prompts import ensemble
+from featurecache.provenance.names import base_name
 from featurecache.provenance.provenance import Source, TrainingImages
 from featurecache.wording import count_noun
 
@@ -336,6 +337,16 @@ class Header:
     policy: LabelPolicy = field(default_factory=LabelPolicy)
     table: Mapping[str, str] = field(default_factory=dict)
     extraction: Extraction = field(default_factory=Extraction)
+
+    @property
+    def vocabulary_names(self) -> tuple[str, ...]:
+        """The data sets whose labels these may be, by the names that the vocabulary has for them.
+
+        Under a name of the user's own, a data set still has the labels of what it was loaded as.
+        """
+        source = self.extraction.get("data")
+        loaded_as = [] if source is None else [source["dataset"]]
+        return tuple(dict.fromkeys([*loaded_as, self.dataset, base_name(self.collection)]))
 
 
 def label_columns(names: Iterable[str]) -> list[str]:

@@ -40,6 +40,9 @@ def test_another_policy_needs_no_encoder(run, table, monkeypatch):
         "blank": 6,
     }
     assert counts["label_policy"] == asdict(fc.LabelPolicy())
+    printed = run("cache", "info", "cache/clinic/tiny.h5").stdout
+    assert "6 uncertain cells count as unknown (--uncertain ignore)" in printed
+    assert "6 blank cells count as unknown (--blank unknown)" in printed
 
     def refuse(*_args, **_kwargs):
         raise AssertionError("an encoder was loaded")

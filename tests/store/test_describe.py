@@ -86,6 +86,7 @@ def test_description_is_one_json_document(cache_file: Path) -> None:
             "Edema": {"positive": 1, "negative": 1, "uncertain": 1, "blank": 0},
         },
         "label_policy": asdict(fc.LabelPolicy()),
+        "label_decisions": {"uncertain": "2 uncertain cells count as unknown (`uncertain` ignore)"},
         "prompts": {
             "signs": {
                 "fingerprint": "f" * 64,

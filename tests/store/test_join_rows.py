@@ -21,7 +21,7 @@ PADCHEST = ("pulmonary mass", "mass", "scoliosis")
 
 
 def parts(*sets: tuple[str, tuple[str, ...]]) -> dict[str, tuple[tuple[str, ...], ...]]:
-    return {label.name: label.parts for label in join_labels(sets)}
+    return {label.name: label.parts for label in join_labels([([name], own) for name, own in sets])}
 
 
 def test_labels_of_nih_and_chexpert():
@@ -261,3 +261,18 @@ def test_caches_that_cannot_be_joined_are_refused(pair, tmp_path):
         fc.open_cache([a, both], join="rows")
     with pytest.raises(UnknownNameError, match="'row': did you mean rows"):
         fc.open_cache(pair, join="row")
+
+
+def test_a_renamed_data_set_has_the_labels_of_what_it_was_loaded_as(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    cache = write_toy_cache(
+        tmp_path / "x.h5",
+        rng.standard_normal((8, 4)),
+        rng.integers(0, 2, (8, 1)),
+        names=("Target",),
+        dataset="mine",
+    )
+    assert cache.header.vocabulary_names == ("mine",)
+    data = {"dataset": "rsna", "root": None, "options": {}, "pseudonymized": False}
+    header = replace(cache.header, collection="nih#1234", extraction={"data": data})
+    assert header.vocabulary_names == ("rsna", "mine", "nih")
