@@ -48,7 +48,7 @@ def list_brax(root: Path) -> Listing:
     # Numbers of studies are unique only within a patient.
     images["study"] = table["PatientID"] + "/" + table["AccessionNumber"]
     return Listing(
-        file=file,
+        files=[file],
         images=images,
         paths=[table["PngPath"], table["DicomPath"]],
         cells=cells,

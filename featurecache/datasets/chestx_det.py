@@ -53,7 +53,7 @@ def list_chestx_det(root: Path) -> Listing:
     images = pd.concat(tables, ignore_index=True).rename(columns={"file_name": "id"})
     places = {Path(path).name: path for path in scan_tree(root).images}
     return Listing(
-        file=next(iter(found.values())),
+        files=[*found.values()],
         images=images[["id", "split"]].astype(str),
         paths=[images["id"].map(lambda name: places.get(name, name))],
         cells=np.array([[name in syms for name in LABELS] for syms in images["syms"]], np.int8),

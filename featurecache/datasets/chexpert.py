@@ -8,6 +8,8 @@ images in ``train/`` and ``valid/``; the labels of the test images, ``test_label
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+import numpy as np
+
 from featurecache.datasets.cell_values import read_labels
 from featurecache.datasets.release import (
     CHEXPERT_LABELS,
@@ -55,7 +57,7 @@ def list_chexpert(root: Path) -> Listing:
     if not found:
         raise DatasetError(f"no train.csv, valid.csv or test_labels.csv in {root}")
     notes: list[str] = []
-    tables = []
+    tables, cells = [], []
     for name, file in found.items():
         optional = ("Sex", "Age", "Frontal/Lateral", "AP/PA")
         table = read_table(file, ["Path", *CHEXPERT_LABELS], notes, optional=optional)
@@ -65,12 +67,10 @@ def list_chexpert(root: Path) -> Listing:
                 sex=table["Sex"].replace({"Female": "F", "Male": "M"}),
                 age=table["Age"],
                 split=name,
-                **dict(zip(CHEXPERT_LABELS, table[[*CHEXPERT_LABELS]].to_numpy().T, strict=True)),
             )
         )
+        cells.append(read_labels(table[[*CHEXPERT_LABELS]], file=file)[0])
     images = pd.concat(tables)
-    cells, _ = read_labels(images[[*CHEXPERT_LABELS]], file=next(iter(found.values())))
-    images = images[["id", "path", "patient", "study", "view", "sex", "age", "split"]]
     if len(found) == 1 and "train" in found:
         images = images.drop(columns="split")
     elif "test" not in found and "val" in found:
@@ -81,10 +81,10 @@ def list_chexpert(root: Path) -> Listing:
             "(test_labels.csv)."
         )
     return Listing(
-        file=next(iter(found.values())),
+        files=[*found.values()],
         images=images.drop(columns="path"),
         paths=[images["id"], images["path"]],
-        cells=cells,
+        cells=np.concatenate(cells),
         label_names=CHEXPERT_LABELS,
         split_file="valid.csv",
         notes=notes,

@@ -69,7 +69,7 @@ def list_chexpert_plus(root: Path, *, section: str = "impression") -> Listing:
     )
     stem, dicom = images["id"].str.rpartition(".")[0], table["path_to_dcm"]
     return Listing(
-        file=file,
+        files=[file],
         images=images,
         paths=[
             *(folder + stem + ".png" for folder in ("PNG/", "PNG/PNG/", "")),

@@ -46,7 +46,7 @@ def list_covid_radiography(root: Path) -> Listing:
     images = pd.DataFrame(rows, columns=["id", "class"], dtype=str)
     label_names, cells, class_notes = class_matrix(images["class"], file=root)
     return Listing(
-        file=root,
+        files=[root],
         images=images[["id"]],
         paths=[images["class"] + "/images/" + images["id"] + ".png"],
         cells=cells,

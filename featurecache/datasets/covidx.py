@@ -27,8 +27,8 @@ def list_covidx(root: Path) -> Listing:
         The images, with one label for each class.
 
     Raises:
-        DatasetError: If there is no list, several of one split, or a line has fewer than four
-            words.
+        DatasetError: If there is no list, none with an image, or several of one split, or a line
+            has fewer than four words.
     """
     import pandas as pd
 
@@ -54,10 +54,13 @@ def list_covidx(root: Path) -> Listing:
                 # Numbers of patients may contain blanks.
                 *patient, name, found, _ = words
                 rows.append((f"{folder}/{name}", " ".join(patient), found, folder))
+    if not rows:
+        names = " and ".join(name for files in lists.values() for name in files)
+        raise DatasetError(f"{names} in {root} list no image: copy them again from the release")
     images = pd.DataFrame(rows, columns=["id", "patient", "class", "split"], dtype=str)
     label_names, cells, notes = class_matrix(images["class"], file=root / "COVIDx")
     return Listing(
-        file=root / lists[next(iter(lists))][0],
+        files=[root / name for names in lists.values() for name in names],
         images=images.drop(columns="class"),
         paths=[images["id"]],
         cells=cells,

@@ -87,7 +87,7 @@ def list_mimic_cxr_jpg(
     folder = "files/p" + images["patient"].str[:2] + "/p" + images["patient"] + "/s"
     path = folder + images["study"] + "/" + images["id"]
     return Listing(
-        file=file,
+        files=[file],
         images=images,
         paths=[path + suffix for suffix in (".jpg", ".dcm", ".png")],
         cells=cells,

@@ -103,7 +103,7 @@ def list_nih(root: Path) -> Listing:
     if boxes_file := find_table(root, _BOXES):
         boxes = read_boxes(boxes_file, NIH_COLUMNS, notes, names=NIH_NAMES, image_size=NIH_SIZE)
     return Listing(
-        file=csv,
+        files=[csv],
         images=images,
         paths=[images["id"].map(lambda name: paths.get(name, f"images/{name}"))],
         cells=cells,

@@ -38,7 +38,7 @@ def list_nih_google(root: Path) -> Listing:
     images = table[[*_COLUMNS]].set_axis([*_COLUMNS.values()], axis="columns")
     paths, _ = index_images(root)
     return Listing(
-        file=file,
+        files=[file],
         images=images,
         paths=[images["id"].map(lambda name: paths.get(name, f"images/{name}"))],
         cells=cells,

@@ -63,7 +63,7 @@ def list_openi(root: Path) -> Listing:
         stated = images.get("view", "")  # in Kaggle's table
         images["view"] = view.replace("LARGE LATERAL", "LATERAL").where(view != "", stated)
     return Listing(
-        file=file,
+        files=[file],
         images=images.drop(columns="name").assign(study=images["patient"]),
         paths=[
             folder + images["name"] + ".png"

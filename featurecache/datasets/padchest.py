@@ -74,7 +74,7 @@ def list_padchest(root: Path) -> Listing:
     images["age"] = _ages(table)
     nested = table["ImageDir"] + "/" + table["ImageID"]
     return Listing(
-        file=file,
+        files=[file],
         images=images,
         paths=["images/" + nested, nested, "images/" + table["ImageID"], table["ImageID"]],
         cells=cells,

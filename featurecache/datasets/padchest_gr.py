@@ -51,7 +51,7 @@ def list_padchest_gr(root: Path) -> Listing:
         images[role] = images["study"].map(studies[column])
     folders = ("Padchest_GR_files/PadChest_GR/", "PadChest_GR/", "Padchest_GR_files/", "images/")
     return Listing(
-        file=file,
+        files=[file],
         images=images,
         paths=[folder + images["id"] for folder in (*folders, "")],
         cells=np.array([[name in names for name in label_names] for names in found], dtype=np.int8),

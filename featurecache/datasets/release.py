@@ -45,6 +45,9 @@ CHEXPERT_LABELS: Final = (
 )
 """Labels of the CheXpert labeler, which several data sets have, in the order of CheXpert."""
 
+_MAX_COLUMNS: Final = 3
+"""Columns of a release that a message names."""
+
 _ATTRIBUTES: Final = {"view": read_views, "sex": read_sexes, "age": read_ages}
 
 
@@ -90,10 +93,17 @@ def read_table(
         optional: Columns that are "" where a version of the release lacks them.
 
     Raises:
-        DatasetError: See ``Table.read``.
+        DatasetError: It lacks a column, or see ``Table.read``.
     """
     opened = open_table(file)
     notes += opened.notes
+    if missing := [name for name in columns if name not in opened.header]:
+        shown = ", ".join(map(repr, missing[:_MAX_COLUMNS]))
+        more = f" and {len(missing) - _MAX_COLUMNS} more" if len(missing) > _MAX_COLUMNS else ""
+        raise DatasetError(
+            f"{file} is not the table of this release: it has no column {shown}{more}, but "
+            f"{opened.names()}"
+        )
     present = [name for name in optional if name in opened.header]
     table = opened.read([*columns, *present])
     return table.assign(**{name: "" for name in optional if name not in present})
@@ -137,7 +147,7 @@ class Listing:
     """The images that the tables of a release list.
 
     Attributes:
-        file: The table that states the labels, for messages.
+        files: The tables that state the labels, for messages.
         images: N rows of text: ``id`` and, where the release states them, ``patient``, ``study``,
             ``view``, ``sex``, ``age`` and ``split``, as they are written there.
         paths: (N,) paths of the images relative to the root, and further places where versions of
@@ -153,7 +163,7 @@ class Listing:
         boxes: Boxes around findings; see ``Dataset``.
     """
 
-    file: Path
+    files: Sequence[Path]
     images: "pd.DataFrame"
     paths: "Sequence[pd.Series[str]]"
     cells: NDArray[np.int8]
@@ -207,6 +217,7 @@ class Listing:
             )
         is_official = has_split and split != "patient" and folds is None
 
+        tables = " and ".join(dict.fromkeys(file.name for file in self.files))
         path, on_disk = self._find_files(root)
         missing = 0
         images, cells = self.images.assign(path=path), self.cells
@@ -214,14 +225,14 @@ class Listing:
             missing = int((~on_disk).sum())
             if missing == len(images):
                 raise DatasetError(
-                    f"none of the {count_noun(missing, 'image')} of {self.file.name} is in {root}: "
+                    f"none of the {count_noun(missing, 'image')} of {tables} is in {root}: "
                     f"unpack them there; the first is {path.iloc[0]}"
                 )
             images, cells = images[on_disk], cells[on_disk]
-        notes = [f"The labels are those of {self.file.name}.", *self.notes]
+        notes = [f"The labels are those of {tables}.", *self.notes]
         if missing:
             notes.append(
-                f"Left out: {missing:,} of {count_noun(len(path), 'image')} of {self.file.name}, "
+                f"Left out: {missing:,} of {count_noun(len(path), 'image')} of {tables}, "
                 "not on disk."
             )
         for role, read in _ATTRIBUTES.items():

@@ -75,7 +75,7 @@ def list_rsna(root: Path) -> Listing:
             images["split"] = split
             notes.append(f"The official split is that of ChestX-ray14, in {TEST_LIST}.")
     return Listing(
-        file=file,
+        files=[file, *([classes] if classes else [])],
         images=images,
         paths=[
             folder + names + suffix

@@ -41,7 +41,7 @@ def list_siim_acr(root: Path) -> Listing:
     images = positive.index.to_frame(index=False, name="id")
     places = {Path(path).stem: path for path in scan_tree(root).images}
     return Listing(
-        file=file,
+        files=[file],
         images=images,
         paths=[
             images["id"].map(lambda name: places.get(name, f"dicom-images-train/{name}.dcm")),

@@ -84,7 +84,7 @@ def _list(dataset: str, root: Path) -> Listing:
         rows.append((name, f"{dataset} {name.split('_')[1]}", sex, age))
     images = pd.DataFrame(rows, columns=["id", "patient", "sex", "age"], dtype=str)
     return Listing(
-        file=root / _IMAGES,
+        files=[root / _IMAGES],
         images=images,
         paths=[f"{_IMAGES}/" + images["id"] + ".png"],
         cells=np.array([[name.endswith("_1")] for name in names], dtype=np.int8),

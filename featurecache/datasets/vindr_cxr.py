@@ -5,6 +5,7 @@ Nguyen et al., "VinDr-CXR" (Scientific Data 2022). PhysioNet has the images in `
 test images: ``train.csv``, with one row for each finding, box and reader.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -48,11 +49,11 @@ def list_vindr_cxr(root: Path) -> Listing:
     """
     notes: list[str] = []
     if files := _physionet_tables(root):
-        file, read = files["train"], _read_all(files, notes)
+        read = _read_all(files, notes)
     else:
-        file = require_table(root, "train.csv", "annotations/image_labels_train.csv")
-        read = _read_kaggle(file, notes)
-    return _listing(file, read, notes)
+        files = {"train": require_table(root, "train.csv", "annotations/image_labels_train.csv")}
+        read = _read_kaggle(files["train"], notes)
+    return _listing([*files.values()], read, notes)
 
 
 def list_vindr_pcxr(root: Path) -> Listing:
@@ -73,7 +74,7 @@ def list_vindr_pcxr(root: Path) -> Listing:
     files = _physionet_tables(root)
     if not files:
         require_table(root, "image_labels_train.csv", "annotations/image_labels_train.csv")
-    return _listing(files["train"], _read_all(files, notes), notes)
+    return _listing([*files.values()], _read_all(files, notes), notes)
 
 
 def is_vindr_cxr(folder: Path) -> bool:
@@ -103,7 +104,7 @@ class _Votes:
     readers: NDArray[np.int_]
 
 
-def _listing(file: Path, votes: _Votes, notes: list[str]) -> Listing:
+def _listing(files: Sequence[Path], votes: _Votes, notes: list[str]) -> Listing:
     cells = cells_of_votes(votes.positive.to_numpy(), votes.readers)
     disagree = ~np.isin(cells, (NEGATIVE, POSITIVE)).all(axis=1)
     if disagree.any():
@@ -116,7 +117,7 @@ def _listing(file: Path, votes: _Votes, notes: list[str]) -> Listing:
     if "test" in set(images["folder"]):
         images = images.assign(split=images["folder"])
     return Listing(
-        file=file,
+        files=files,
         images=images.drop(columns="folder"),
         paths=[path + suffix for suffix in _SUFFIXES],
         cells=cells,

@@ -202,7 +202,7 @@ def test_no_finding_beside_a_finding_is_refused(root: Path) -> None:
 def test_missing_column_is_refused(root: Path) -> None:
     header = HEADER.replace("Patient ID", "PatientID")
     write_csv(root, row("00000001_000.png"), header=header)
-    with pytest.raises(DatasetError, match="no column 'Patient ID': did you mean 'PatientID'"):
+    with pytest.raises(DatasetError, match="no column 'Patient ID', but Image Index"):
         load_dataset("nih", root)
 
 

@@ -218,10 +218,20 @@ def test_chexpert_with_labels_of_test_images(pictures, tmp_path):
     assert data.images["split"].value_counts().to_dict() == {"train": 8, "val": 4, "test": 1}
     assert data.labels.loc[path, "Atelectasis"] == 1
     assert data.images.set_index("id")["view"][path] == "FRONTAL"  # of its name
+    assert data.notes[0] == "The labels are those of train.csv and valid.csv and test_labels.csv."
     by_patient = fc.load_dataset(tmp_path, split="patient")
     assert any("not the official one" in note for note in by_patient.notes)
     (tmp_path / "valid.csv").write_text(lines[0] + "\nscan.jpg,1" + 13 * ",0")
     with pytest.raises(DatasetError, match=r"valid\.csv, line 2: 'scan\.jpg' is not the path"):
+        fc.load_dataset("chexpert", tmp_path)
+    (tmp_path / "valid.csv").write_text(f"{lines[0]}\n{path},maybe{13 * ',0'}")
+    with pytest.raises(DatasetError, match=r"valid\.csv, line 2: 'maybe'"):
+        fc.load_dataset("chexpert", tmp_path)
+    (tmp_path / "train.csv").write_text("Path,Lung Opacity\na,1")
+    lacks = r"it has no column 'No Finding', .* and 10 more, but Path, Lung Opacity"
+    with pytest.raises(
+        DatasetError, match=rf"train\.csv is not the table of this release: {lacks}"
+    ):
         fc.load_dataset("chexpert", tmp_path)
 
 
@@ -294,6 +304,9 @@ def test_damaged_annotations_are_refused(pictures, tmp_path):
     chestx_det(tmp_path / "det", drawer(tmp_path / "det", cycle(pictures)))
     (tmp_path / "det" / "ChestX_Det_test.json").write_text('[{"file_name": "1", "syms": ["Mas"]}]')
     with pytest.raises(DatasetError, match=r"test\.json, image 1: .*'Mas'.*did you mean Mass"):
+        fc.load_dataset(tmp_path / "det")
+    (tmp_path / "det" / "ChestX_Det_test.json").write_text("[]")
+    with pytest.raises(DatasetError, match=r"test\.json lists nothing"):
         fc.load_dataset(tmp_path / "det")
     padchest_gr(tmp_path / "gr", drawer(tmp_path / "gr", cycle(pictures)))
     (tmp_path / "gr" / "master_table.csv").write_text("StudyID,PatientID,split\n1,2,train")
@@ -368,4 +381,8 @@ def test_line_of_covidx_without_all_words(pictures, tmp_path):
     with (tmp_path / "train_COVIDx9B.txt").open("a") as file:
         file.write("\n12 x.png positive\n")
     with pytest.raises(DatasetError, match=r"9B\.txt, line 6: '12 x\.png positive' is not 'pat"):
+        fc.load_dataset(tmp_path)
+    for file in tmp_path.glob("*.txt"):
+        file.write_text("")
+    with pytest.raises(DatasetError, match=r"9B\.txt in .* list no image"):
         fc.load_dataset(tmp_path)
