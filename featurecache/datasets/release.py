@@ -217,7 +217,7 @@ class Listing:
             )
         is_official = has_split and split != "patient" and folds is None
 
-        tables = " and ".join(dict.fromkeys(file.name for file in self.files))
+        tables = ", ".join(dict.fromkeys(file.name for file in self.files))
         path, on_disk = self._find_files(root)
         missing = 0
         images, cells = self.images.assign(path=path), self.cells

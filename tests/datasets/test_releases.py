@@ -218,7 +218,7 @@ def test_chexpert_with_labels_of_test_images(pictures, tmp_path):
     assert data.images["split"].value_counts().to_dict() == {"train": 8, "val": 4, "test": 1}
     assert data.labels.loc[path, "Atelectasis"] == 1
     assert data.images.set_index("id")["view"][path] == "FRONTAL"  # of its name
-    assert data.notes[0] == "The labels are those of train.csv and valid.csv and test_labels.csv."
+    assert data.notes[0] == "The labels are those of train.csv, valid.csv, test_labels.csv."
     by_patient = fc.load_dataset(tmp_path, split="patient")
     assert any("not the official one" in note for note in by_patient.notes)
     (tmp_path / "valid.csv").write_text(lines[0] + "\nscan.jpg,1" + 13 * ",0")
@@ -229,9 +229,7 @@ def test_chexpert_with_labels_of_test_images(pictures, tmp_path):
         fc.load_dataset("chexpert", tmp_path)
     (tmp_path / "train.csv").write_text("Path,Lung Opacity\na,1")
     lacks = r"it has no column 'No Finding', .* and 10 more, but Path, Lung Opacity"
-    with pytest.raises(
-        DatasetError, match=rf"train\.csv is not the table of this release: {lacks}"
-    ):
+    with pytest.raises(DatasetError, match=rf"train\.csv is not the table .*: {lacks}"):
         fc.load_dataset("chexpert", tmp_path)
 
 
