@@ -65,13 +65,14 @@ def evaluate(
     ] = "test",
     prevalence: PrevalenceTexts = None,
     by: Annotated[
-        str,
+        str | None,
         typer.Option(
-            help="Groups of images whose AUROC, TPR and FPR are compared: sex, view, age with "
-            "bins, and columns of --groups, joined by commas, such as sex,age:0-18-40-65-.",
+            help="Groups of images whose AUROC, sensitivity and false positive rate are compared: "
+            "sex, view, age with bins, and columns of --groups, joined by commas, such as "
+            "sex,age:0-18-40-65-.",
             metavar="NAME,...",
         ),
-    ] = "",
+    ] = None,
     groups: Annotated[
         Path | None,
         typer.Option(help="Table with the column id and further columns for --by.", metavar="FILE"),

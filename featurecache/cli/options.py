@@ -216,6 +216,12 @@ def parse_prevalence(entries: Sequence[str] | None) -> float | dict[str, float] 
     try:
         if entries and len(entries) == 1 and "=" not in entries[0]:
             return float(entries[0])
+        if entries and any("=" not in entry for entry in entries):
+            raise typer.BadParameter(
+                "give one number for all labels, such as 0.05, or LABEL=NUMBER for each of some, "
+                "not both",
+                param_hint=option,
+            )
         pairs = parse_pairs(entries, option)
         return None if pairs is None else {name: float(value) for name, value in pairs.items()}
     except ValueError:

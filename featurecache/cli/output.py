@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
     from featurecache.metrics.conformal import Answers
+    from featurecache.metrics.familiarity import FamiliarityScores
     from featurecache.metrics.metrics import ClassScores, Metrics, PairedGain, RankingScores
     from featurecache.progress import DetailedProgress
     from featurecache.runs.run import Run
@@ -360,12 +361,11 @@ def print_metrics(title: str, metrics: "Metrics", printed: set[str]) -> None:
     from featurecache.metrics.platt_scaling import describe_platt
     from featurecache.report.controls_table import controls_table
     from featurecache.report.operating_tables import (
+        operating_table,
         prevalence_table,
         retuned_table,
         subgroup_tables,
     )
-
-    with_intervals, plain = ("auroc", "auprc", "f1"), ("precision", "recall", "specificity")
 
     def row(name: str, positives: str, scores: "RankingScores") -> list[str]:
         return [
@@ -373,21 +373,22 @@ def print_metrics(title: str, metrics: "Metrics", printed: set[str]) -> None:
             positives,
             *(
                 with_interval(getattr(scores, key, None), scores.interval(key))
-                for key in with_intervals
+                for key in ("auroc", "auprc", "f1")
             ),
-            *(format_float(getattr(scores, key, None)) for key in plain),
         ]
 
     headline, n_macro = metrics.headline, len(metrics.macro_labels)
     n_supported = len(metrics.supported_labels)
     rows = [row(f"macro, {count_noun(n_macro, 'label')}", "", headline.macro)]
     if headline.supported is not None and n_supported < n_macro:
-        rows.append(row(f"{n_supported} with enough patients", "", headline.supported))
+        labels = count_noun(n_supported, "label")
+        rows.append(row(f"macro, {labels} with enough patients", "", headline.supported))
     rows.append(row("micro", "", headline.micro))
     seed = metrics.seed_note
     over, of_seed = (" and seeds", f"{seed}: ") if seed else ("", "")
     if metrics.within_abnormal is not None:
-        name = f"within abnormal, {seed}" if seed else "within abnormal"
+        name = "macro within abnormal images"
+        name = f"{name}, {seed}" if seed else name
         rows.append(row(name, "", metrics.within_abnormal.macro))
     for label, scores in metrics.per_label.items():
         positive = f"{scores.n_positive} ({scores.n_positive_patients})"
@@ -397,9 +398,9 @@ def print_metrics(title: str, metrics: "Metrics", printed: set[str]) -> None:
         f"{title}: {count_scored(metrics.n, metrics.split, metrics.level, metrics.n_patients)}"
         f"{averages} "
         f"[95 % interval over patients{over}]",
-        ["", "pos. (pat.)", "AUROC", "AUPRC", "F1", *plain],
+        ["", "pos. (pat.)", "AUROC", "AUPRC", "F1"],
         rows,
-        optional=4,
+        optional=2,
     )
     if too_few := [label for label, s in metrics.per_label.items() if s.learned and s.no_interval]:
         line = (
@@ -409,6 +410,8 @@ def print_metrics(title: str, metrics: "Metrics", printed: set[str]) -> None:
         if line not in printed:
             print_result(line)
             printed.add(line)
+    operating = operating_table("this run", metrics)
+    print_table(operating.caption, ["", *operating.columns[1:]], operating.rows, optional=3)
     controls = controls_table("this run", metrics)
     if len(controls.columns) > 1:
         print_table(
@@ -427,10 +430,10 @@ def print_metrics(title: str, metrics: "Metrics", printed: set[str]) -> None:
         before, after = metrics.calibration.macro.before, metrics.calibration.macro.after
         fitted = "of the training run" if metrics.label_map else "fitted on validation images"
         n_labels = len(metrics.calibration.labels)
-        errors = (
-            f"{with_interval(before.error, before.ci95.error)} before and "
-            f"{with_interval(after.error, after.ci95.error)} after Platt scaling"
-        )
+        errors = with_interval(before.error, before.ci95.error)
+        if after != before:
+            after_scaling = with_interval(after.error, after.ci95.error)
+            errors = f"{errors} before and {after_scaling} after Platt scaling"
         print_result(
             f"{of_seed}calibration error, mean of {count_noun(n_labels, 'label')} with enough "
             f"patients: {errors}"
@@ -439,12 +442,7 @@ def print_metrics(title: str, metrics: "Metrics", printed: set[str]) -> None:
         )
         print_result(f"Platt scaling {fitted}: {describe_platt(metrics.calibration)}")
     if metrics.familiarity is not None:
-        familiar = metrics.familiarity
-        print_result(
-            f"familiarity: median percentile {familiar.knn:.0f} (nearest neighbors) and "
-            f"{familiar.mahalanobis:.0f} (Mahalanobis) among "
-            f"{count_noun(familiar.n_reference, 'training image')}; 50 is typical, 0 is foreign"
-        )
+        _print_familiarity(metrics.familiarity)
     if metrics.answers is not None:
         _print_answers(metrics.answers, of_seed)
     any_finding = metrics.controls.get("any_finding")
@@ -462,17 +460,36 @@ def print_metrics(title: str, metrics: "Metrics", printed: set[str]) -> None:
             f"{count_noun(len(gain.labels), 'label')} "
             f"{with_interval(auroc.difference, auroc.ci95)}"
         )
-    exact_match = with_interval(headline.exact_match, headline.exact_match_ci)
-    hamming_loss = with_interval(headline.hamming_loss, headline.hamming_loss_ci)
     over = f"{headline.note}: " if headline.note else ""
-    print_result(f"{over}exact match {exact_match}   Hamming loss {hamming_loss}")
+    half = metrics.at_half
+    at_half = f"macro F1 {format_float(half.macro.f1)}, micro F1 {format_float(half.micro.f1)}"
+    if metrics.negatives == "all":
+        exact_match = with_interval(headline.exact_match, headline.exact_match_ci)
+        hamming_loss = with_interval(headline.hamming_loss, headline.hamming_loss_ci)
+        print_result(f"{over}exact match {exact_match}   Hamming loss {hamming_loss}")
+        at_half += (
+            f", exact match {format_float(half.exact_match)}, Hamming loss "
+            f"{format_float(half.hamming_loss)}"
+        )
+    else:
+        print_result(
+            "exact match and Hamming loss: undefined, because they are of whole images, and only "
+            f"{metrics.negatives} negatives are scored"
+        )
     if metrics.classes is not None:
         _print_classes(metrics.classes, over)
-    half = metrics.at_half
+    print_result(f"{of_seed}at a threshold of 0.5 for all labels: {at_half}")
+
+
+def _print_familiarity(familiarity: "FamiliarityScores") -> None:
+    if familiarity.knn is None or familiarity.mahalanobis is None or familiarity.foreign is None:
+        print_result(f"familiarity: unknown, because {familiarity.reason}")
+        return
     print_result(
-        f"{of_seed}at a threshold of 0.5 for all labels: macro F1 {format_float(half.macro.f1)}, "
-        f"micro F1 {format_float(half.micro.f1)}, exact match {format_float(half.exact_match)}, "
-        f"Hamming loss {format_float(half.hamming_loss)}"
+        f"familiarity: median percentile {familiarity.knn:.0f} (nearest neighbors) and "
+        f"{familiarity.mahalanobis:.0f} (Mahalanobis) among "
+        f"{count_noun(familiarity.n_reference, 'training image')}; 50 is typical, 0 is foreign. "
+        f"{100 * familiarity.foreign:.1f} % are less familiar than 99 % of them"
     )
 
 

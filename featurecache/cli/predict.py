@@ -1,6 +1,6 @@
 """``predict``: predict new images with a trained model."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 from math import isnan, nan
 from pathlib import Path
@@ -36,8 +36,8 @@ MAX_COLUMNS: Final = 4
 """With more labels than this, each has a row of its own: their columns would not fit."""
 MAX_IMAGES: Final = 20
 """Number of images that are printed one by one; a file and ``--json`` have all."""
-FOREIGN: Final = 1
-"""Percentile of familiarity below which an image is named."""
+_COUNTED: Final = ("present", "unsure", "absent")
+"""Answers that are counted by label."""
 N_HIGHEST: Final = 3
 """Labels that are printed of each of several images, whatever their probability."""
 
@@ -195,7 +195,12 @@ def predict(
             for reason in dict.fromkeys(reasons.values()):
                 if names := [label for label in learned if reasons.get(label) == reason]:
                     print_result(f"no {what} of {', '.join(names)}: {reason}")
+        if readable.sum() > MAX_IMAGES:
+            _print_unsure(table[readable], learned)
         _print_foreign(table[readable])
+        familiarity = loaded.metrics.familiarity
+        if familiarity is not None and familiarity.reason is not None:
+            print_result(f"no familiarity of the images: {familiarity.reason}")
         if names := [label for label in labels if label not in learned]:
             print_result(f"no prediction of {', '.join(names)}: {NOT_LEARNED}")
     if heatmap is not None and not json:
@@ -226,11 +231,37 @@ def _print_summary(title: str, table: "pd.DataFrame", thresholds: Mapping[str, f
                 format_float(threshold),
                 f"{positive} ({positive / len(table):.0%})",
                 format_float(median),
+                *_count_answers(table, label),
                 *([format_float(float(table[f"{label} sd"].median()))] if has_sd else []),
             ]
         )
-    columns = ["label", "threshold", "at or above it", "median probability"]
+    columns = ["label", "threshold", "at or above it", "median probability", *_COUNTED]
     print_table(title, [*columns, "median sd"] if has_sd else columns, rows)
+
+
+def _count_answers(table: "pd.DataFrame", label: str) -> list[str]:
+    """Return how many images have each answer; dashes for a label without answers."""
+    counts = table[f"{label} answer"].value_counts()
+    return [str(counts.get(answer, 0)) if len(counts) else UNDEFINED for answer in _COUNTED]
+
+
+def _print_unsure(table: "pd.DataFrame", labels: Iterable[str]) -> None:
+    """Print which images the model is unsure of, those with the most labels first."""
+    unsure = {label: table[f"{label} answer"] == "unsure" for label in labels}
+    numbers = sum(unsure.values(), start=table["error"].notna().astype(int))
+    ranked = numbers[numbers > 0].sort_values(ascending=False, kind="stable")
+    if ranked.empty:
+        return
+    unit = table.columns[0]
+    named = ", ".join(
+        f"{table[unit][row]} ({', '.join(label for label in unsure if unsure[label][row])})"
+        for row in ranked.index[:MAX_IMAGES]
+    )
+    more = ", ..." if len(ranked) > MAX_IMAGES else ""
+    print_result(
+        f"unsure of {count_noun(len(ranked), unit)}, those with the most labels first: "
+        f"{named}{more}"
+    )
 
 
 def _print_by_image(title: str, table: "pd.DataFrame", thresholds: Mapping[str, float]) -> None:
@@ -336,7 +367,7 @@ def _familiarity(row: "pd.Series[Any]") -> dict[str, float] | None:
 
 def _print_foreign(table: "pd.DataFrame") -> None:
     """Print which images are more foreign than nearly all training images."""
-    from featurecache.metrics.familiarity import COLUMNS
+    from featurecache.metrics.familiarity import COLUMNS, FOREIGN
 
     if COLUMNS[0] not in table:
         return
@@ -345,8 +376,8 @@ def _print_foreign(table: "pd.DataFrame") -> None:
     if foreign:
         more = ", ..." if len(foreign) > MAX_IMAGES else ""
         print_result(
-            f"{count_noun(len(foreign), table.columns[0])} less familiar than {100 - FOREIGN} % of "
-            f"the training images: {', '.join(map(str, foreign[:MAX_IMAGES]))}{more}"
+            f"{count_noun(len(foreign), table.columns[0])} less familiar than {100 - FOREIGN:g} % "
+            f"of the training images: {', '.join(map(str, foreign[:MAX_IMAGES]))}{more}"
         )
 
 

@@ -68,6 +68,7 @@ def evaluate(
     text_gain: TextGain | None = None,
     familiarity: FamiliarityScores | None = None,
     prevalence: Prevalence | None = None,
+    negatives: str = "all",
     warnings: Sequence[str] = (),
     n_bootstrap: int = 1000,
 ) -> Metrics:
@@ -99,6 +100,8 @@ def evaluate(
         familiarity: How familiar the scored images are to a trained model.
         prevalence: Share of positives, above 0 and below 1, of all labels or by label, for which
             predictive values are stated.
+        negatives: Which negatives are known in ``data``: "all", "healthy" or "diseased". For some
+            of them, metrics of whole images are undefined: exact match, Hamming loss and classes.
         warnings: What a reader of the metrics has to know.
         n_bootstrap: Number of bootstrap samples over patients; 0 for no intervals.
 
@@ -169,7 +172,7 @@ def evaluate(
     scores = probability if ranking is None else ranking
     measure = partial(measure_control, data, rows=rows, resamples=resamples)
     ill_or_not = measure(any_finding, run=trials or [Trial(data, scores)])
-    all_normal = always_negative(data, rows, resamples)
+    all_normal = always_negative(data, rows, resamples) if negatives == "all" else None
     metrics = Metrics.model_validate(
         {
             **result.scores.to_json(),
@@ -210,8 +213,11 @@ def evaluate(
             "text_gain": text_gain,
             "familiarity": familiarity,
             "seeds": seeds,
+            "negatives": negatives,
         }
     )
+    if negatives != "all":
+        metrics = _without_whole_images(metrics)
     headline = metrics.headline
     all_warnings = [
         *dict.fromkeys(warnings),
@@ -219,8 +225,21 @@ def evaluate(
         *_no_better_than_any_finding(headline, ill_or_not),
         *_worse_than_normal(headline, all_normal, operating_point),
         *_unreached(data.label_names, unreached, operating_point),
+        *_missed_targets(metrics, operating_point),
+        *([familiarity.warning] if familiarity is not None and familiarity.warning else []),
     ]
     return metrics.model_copy(update={"warnings": all_warnings})  # without validation
+
+
+def _without_whole_images(metrics: Metrics) -> Metrics:
+    """Return metrics without those of whole images, of which some labels are left out."""
+    undefined = {"exact_match": None, "hamming_loss": None}
+    return metrics.replace(
+        **undefined,
+        ci95=metrics.ci95.model_copy(update=undefined),
+        at_half=metrics.at_half.model_copy(update=undefined),
+        classes=None,
+    )
 
 
 def _class_scores(
@@ -381,10 +400,33 @@ def _unreached(
     ]
 
 
+def _missed_targets(metrics: Metrics, operating_point: OperatingPoint) -> list[str]:
+    """Return a warning if the sensitivity or specificity is below its target, with its interval."""
+    target = operating_point.target
+    if target is None:
+        return []
+    metric = "recall" if operating_point.rule == "sensitivity" else operating_point.rule
+    missed = [
+        f"{label} {format_with_interval(getattr(scores, metric), interval)}"
+        for label, scores in metrics.per_label.items()
+        if scores.threshold_source != "0.5"
+        and (interval := scores.interval(metric)) is not None
+        and interval[1] < target
+    ]
+    if not missed:
+        return []
+    return [
+        f"thresholds were chosen for {operating_point.description}, but among the scored "
+        f"{pluralize(metrics.level)} it is lower: {', '.join(missed)}"
+    ]
+
+
 def _worse_than_normal(
-    scores: Headline, all_normal: Control, operating_point: OperatingPoint
+    scores: Headline, all_normal: Control | None, operating_point: OperatingPoint
 ) -> list[str]:
     """Return a warning if calling every image normal makes fewer errors; or no warning."""
+    if all_normal is None:
+        return []
     worse = [
         f"{name} {_with_note(score, scores)} is worse than the {baseline:.3f}"
         for name, score, baseline, sign in (

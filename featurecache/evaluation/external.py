@@ -77,9 +77,10 @@ def validate_external(
     label_map: LabelMap | None = None,
     split: str = "test",
     prevalence: Prevalence | None = None,
-    by: str | Sequence[str] = (),
+    by: str | Sequence[str] | None = None,
     groups: "TableLike | None" = None,
     negatives: str = "all",
+    own_data: bool = False,
     warnings: Sequence[str] = (),
     n_bootstrap: int = 1000,
 ) -> Run:
@@ -109,6 +110,7 @@ def validate_external(
         by: Attributes whose groups are measured; see ``Run.evaluate``.
         groups: Table of further attributes; see ``Run.evaluate``.
         negatives: Which negatives are scored; see ``Run.evaluate``.
+        own_data: Whether the cache is that of the training, so that no thresholds are retuned.
         warnings: Further caveats to record.
         n_bootstrap: Number of bootstrap samples over patients.
 
@@ -131,7 +133,9 @@ def validate_external(
         datasets=[name for source in cache.sources for name in source.header.vocabulary_names],
     )
     rows = external_rows(cache, split)
-    grouped = group_rows(cache, rows, by, groups) if by else None
+    if by is None and groups is not None:
+        raise UsageError("name the columns of `groups` to group by as `by`, or leave out `groups`")
+    grouped, notes = (None, []) if by is None else group_rows(cache, rows, by, groups)
     leak_warnings = [
         warning
         for records in cache.records(rows)
@@ -187,17 +191,24 @@ def validate_external(
             *match_warnings(matches, labels),
             *([undefined_metrics(not_learned, ("was", "were"), reason)] if not_learned else []),
             *leak_warnings,
+            *notes,
             *cache_caveats(cache, rows, own_split=False),
         ],
         prevalence=prevalence,
+        negatives=negatives,
         n_bootstrap=n_bootstrap,
     )
     val = cache.learning_rows("val") if split == "test" else rows[:0]
     metrics = metrics.replace(
         split=split,
         label_map=matches,
-        negatives=negatives,
-        retuned=_retune(replace(data, val=val), probability, operating_point, split),
+        retuned=_retune(
+            replace(data, val=val),
+            probability,
+            operating_point,
+            split,
+            own_data=own_data,
+        ),
         subgroups=None if grouped is None else _subgroups(data, probability, metrics, grouped),
     )
     return Run(
@@ -211,7 +222,7 @@ def validate_external(
             "operating_point": str(operating_point),
             "split": split,
             "prevalence": stated_prevalence(prevalence),
-            "by": [by] if isinstance(by, str) else list(by),
+            "by": [by] if isinstance(by, str) else list(by or ()),
             "groups": str(groups) if isinstance(groups, str | os.PathLike) else None,
             "negatives": negatives,
             "n_bootstrap": n_bootstrap,
@@ -225,7 +236,12 @@ def validate_external(
 
 
 def _retune(
-    data: SplitData, probability: NDArray[np.float64], point: OperatingPoint, split: str
+    data: SplitData,
+    probability: NDArray[np.float64],
+    point: OperatingPoint,
+    split: str,
+    *,
+    own_data: bool,
 ) -> Retuned:
     """Measure the thresholds that the rule of the training chooses on validation images here.
 
@@ -234,7 +250,11 @@ def _retune(
         probability: Probabilities of shape (N, C).
         point: The rule.
         split: What is scored: "test" or "all".
+        own_data: Whether the thresholds of the training were chosen on these validation images.
     """
+    if own_data:
+        reason = "the thresholds of the training were chosen on these validation images"
+        return Retuned(operating_point=str(point), reason=reason, per_label={})
     if not len(data.val):
         reason = "all images are scored, so that none are left to choose thresholds on"
         if split == "test":

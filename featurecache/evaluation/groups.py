@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from featurecache.datasets.cell_values import is_blank
 from featurecache.datasets.table_reader import open_table
 from featurecache.errors import UsageError
 from featurecache.store.cache import Cache
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 _OF_IMAGES: Final = ("sex", "age", "view")
 _MAX_GROUPS: Final = 20
 """More values than this are no groups."""
+_MAX_CODES: Final = 5
+"""More whole numbers than this are measurements, and no codes of a few groups."""
 
 
 @dataclass(frozen=True)
@@ -117,25 +120,31 @@ def group_rows(
     rows: NDArray[np.intp],
     by: str | Sequence[str],
     table: "TableLike | None" = None,
-) -> dict[str, NDArray[np.str_]]:
+) -> tuple[dict[str, NDArray[np.str_]], list[str]]:
     """Return the group of each of N rows of a cache, (N,), by attribute; empty for none.
+
+    A second value has what a reader has to know about the groups.
 
     Args:
         cache: The cache.
         rows: The rows, (N,).
         by: See ``parse_attributes``.
         table: A table with the column ``id`` and further columns, or its file; its columns come
-            before those of the cache.
+            before those of the cache. Cells such as "NaN", "None" or "unknown" have no value.
 
     Raises:
-        UsageError: There is no such attribute, it is unknown for all rows, or it has too many
-            values.
+        UsageError: There is no such attribute, it is unknown for all rows, it has numbers and no
+            bins, or it has too many values.
     """
     attributes = parse_attributes(by)
     values = _of_images(cache, rows)
+    notes = []
     if table is not None:
         names = [attribute.name for attribute in attributes]
-        values |= _of_table(table, names, cache.ids[rows])
+        of_table = _of_table(table, names, cache.ids[rows])
+        if replaced := [name for name in of_table if name in values and (values[name] != "").any()]:
+            notes.append(f"{', '.join(replaced)} of images are those of `groups`, not of the cache")
+        values |= of_table
     groups = {}
     for attribute in attributes:
         name = attribute.name
@@ -151,12 +160,26 @@ def group_rows(
                 f"{name} is unknown for all scored {pluralize(cache.units.level)} of {cache.path}, "
                 "or in no bin: leave it out of `by`, or give a table with it as `groups`"
             )
+        if not attribute.edges and _are_measurements(groups[name]):
+            raise UsageError(
+                f"{name} has {number} different numbers, each of which would be a group: give "
+                f"bins in `by`, as in {name}:0-18-40-65-, whose last bin is open"
+            )
         if number > _MAX_GROUPS:
             raise UsageError(
-                f"{name} has {number} values, too many for groups: give bins, as in "
-                f"{name}:0-18-40-65-"
+                f"{name} has {number} values, and at most {_MAX_GROUPS} can be groups: leave it "
+                "out of `by`, or give a table with fewer as `groups`"
             )
-    return groups
+    return groups, notes
+
+
+def _are_measurements(values: NDArray[np.str_]) -> bool:
+    """Return whether values are numbers to be put into bins, and not a few whole ones (codes)."""
+    distinct = {value for value in values.tolist() if value}
+    numbers = [_number(value) for value in distinct]
+    if not np.isfinite(numbers).all():
+        return False
+    return len(distinct) > _MAX_CODES or any(not number.is_integer() for number in numbers)
 
 
 def _of_images(cache: Cache, rows: NDArray[np.intp]) -> dict[str, NDArray[np.str_]]:
@@ -186,4 +209,7 @@ def _of_table(
             f"{str(ids[0])!r}: its column id must hold ids of the cache"
         )
     matched = frame.set_index("id").reindex(ids.tolist()).fillna("")
-    return {name: matched[name].to_numpy(dtype=np.str_) for name in matched.columns}
+    return {
+        name: matched[name].mask(is_blank(matched[name]), "").str.strip().to_numpy(dtype=np.str_)
+        for name in matched.columns
+    }

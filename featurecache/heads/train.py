@@ -38,7 +38,12 @@ from featurecache.heads.registry import head_spec
 from featurecache.heads.text_features import LabelTexts
 from featurecache.heads.types import Head, TrainedHead, TrainingData, TrainingJob
 from featurecache.metrics.conformal import DEFAULT_COVERAGE, read_answers
-from featurecache.metrics.familiarity import Familiarity, fit_familiarity
+from featurecache.metrics.familiarity import (
+    MIN_IMAGES,
+    Familiarity,
+    FamiliarityScores,
+    fit_familiarity,
+)
 from featurecache.metrics.metrics import Control, Metrics
 from featurecache.metrics.platt_scaling import read_calibration
 from featurecache.metrics.thresholds import OperatingPoint
@@ -223,8 +228,9 @@ def _train(
     )
     if any_finding is not None:
         any_finding = cache.join_scores(any_finding, cache.labels.names)
-    familiarity = None
+    familiarity, unfamiliar = None, "the head takes tokens, and one vector per image is compared"
     if inputs.n_tokens is None:
+        unfamiliar = f"fewer than {MIN_IMAGES} training patients are too few to compare with"
         familiarity = fit_familiarity(
             inputs.embedding, heads[0].train_rows, inputs.patients, seed=config.seed
         )
@@ -237,7 +243,7 @@ def _train(
         trials=trials,
         seeds=spread,
         controls=control_metrics,
-        familiarity=None
+        familiarity=FamiliarityScores(n=len(scored_rows(inputs)), reason=unfamiliar)
         if familiarity is None
         else familiarity.measure(inputs.embedding[scored_rows(inputs)]),
         text_gain=text_gain(trials, permuted_trials, rows),

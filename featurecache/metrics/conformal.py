@@ -15,7 +15,6 @@ theorem 1). That is a guarantee for a random image of a new patient. With one im
 limit has the rank ``ceil((n + 1) coverage)`` among n, as in ordinary split-conformal prediction.
 """
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -28,7 +27,6 @@ from numpy.typing import NDArray
 from featurecache.metrics.document import Count, Document, Interval, Score
 from featurecache.metrics.label_support import MIN_PATIENTS, NOT_LEARNED, patient_support
 from featurecache.metrics.ranking import AnyFloats, Floats, Labels, valid_mask
-from featurecache.wording import count_noun
 
 DEFAULT_COVERAGE: Final = 0.9
 
@@ -172,9 +170,12 @@ def read_answers(answers: Answers | None, labels: Sequence[str]) -> ConformalLim
 
 
 def describe_unanswered(answers: Answers) -> str:
-    """Return how many labels have no answers and why; empty if all have some."""
-    counts = Counter(label.reason for label in answers.per_label.values() if label.reason)
-    return "; ".join(f"{count_noun(count, 'label')}: {reason}" for reason, count in counts.items())
+    """Return which labels have no answers and why; empty if all have some."""
+    labels: dict[str, list[str]] = {}
+    for name, label in answers.per_label.items():
+        if label.reason is not None:
+            labels.setdefault(label.reason, []).append(name)
+    return "; ".join(f"{', '.join(names)}: {reason}" for reason, names in labels.items())
 
 
 def fit_conformal(

@@ -21,7 +21,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from featurecache.metrics.document import Count, Document
+from featurecache.metrics.document import Count, Document, Score
 from featurecache.metrics.similarity import Floats, l2_normalize, row_chunks
 
 SAMPLE_SIZE: Final = 1000
@@ -33,20 +33,47 @@ MIN_IMAGES: Final = 20
 COLUMNS: Final = ("familiarity knn", "familiarity mahalanobis")
 
 
+FOREIGN: Final = 1.0
+"""Percentile below which an image is foreign: less familiar than 99 % of the training images."""
+_FEW: Final = 20
+"""Scored images below which no warning can be justified."""
+_MANY_FOREIGN: Final = 0.05
+_LOW_MEDIAN: Final = 10.0
+
+
 class FamiliarityScores(Document):
     """How familiar the scored images are: median percentiles, about 50 if as those of training.
 
     Attributes:
         n: Number of scored images.
-        n_reference: Number of training images that they are compared with.
+        n_reference: Number of training images that they are compared with; 0 without any.
         knn: Median percentile by the distance to the fifth nearest of them.
         mahalanobis: Median percentile by the Mahalanobis distance from them.
+        foreign: Share of images with a percentile below 1 by either distance: about 0.01 to 0.02 of
+            images like those of the training.
+        reason: Why there are none of these; None where there are.
     """
 
     n: Count
-    n_reference: Count
-    knn: float
-    mahalanobis: float
+    n_reference: Count = 0
+    knn: float | None = None
+    mahalanobis: float | None = None
+    foreign: Score | None = None
+    reason: str | None = None
+
+    @property
+    def warning(self) -> str | None:
+        """What a reader has to know of images that are unlike those of the training; else None."""
+        if self.knn is None or self.mahalanobis is None or self.foreign is None or self.n < _FEW:
+            return None
+        if self.foreign <= _MANY_FOREIGN and min(self.knn, self.mahalanobis) >= _LOW_MEDIAN:
+            return None
+        return (
+            f"these images are unlike those of the training: {100 * self.foreign:.1f} % are less "
+            "familiar than 99 % of the training images, where 1 to 2 % are expected, and the "
+            f"median percentiles are {self.knn:.0f} (nearest neighbors) and {self.mahalanobis:.0f} "
+            "(Mahalanobis), where 50 is expected. Check thresholds and answers before they are used"
+        )
 
 
 class _Gaussian(NamedTuple):
@@ -128,12 +155,14 @@ class Familiarity:
         """Return the median percentiles of N images; None if there are none."""
         if len(embedding) == 0:
             return None
-        knn, mahalanobis = np.median(self.percentiles(embedding), axis=0)
+        percentiles = self.percentiles(embedding)
+        knn, mahalanobis = np.median(percentiles, axis=0)
         return FamiliarityScores(
             n=len(embedding),
             n_reference=len(self.reference),
             knn=float(knn),
             mahalanobis=float(mahalanobis),
+            foreign=float((percentiles.min(axis=1) < FOREIGN).mean()),
         )
 
     @cached_property

@@ -585,7 +585,8 @@ class Metrics(Scores):
         seeds: Means over seeds, the metrics to report; None for a single seed. All other metrics
             are those of the first seed.
         retuned: For external validation, what thresholds chosen on that data set would change.
-        negatives: Which negatives each label is scored against: "all", "healthy" or "diseased".
+        negatives: Which negatives each label is scored against: "all", "healthy" or "diseased". For
+            some of them, ``exact_match``, ``hamming_loss`` and ``classes`` are undefined.
         subgroups: For external validation, metrics of groups of images by attribute, such as "sex";
             None where none were asked for.
         label_map: For external validation, what each trained label is scored against.

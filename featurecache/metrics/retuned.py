@@ -43,8 +43,9 @@ class Retuned(Document):
 
     Attributes:
         operating_point: The rule of the training, by which they are chosen.
-        reason: Why there are none: there are no validation images. None where there are.
-        per_label: The metrics by label name; empty without validation images.
+        reason: Why there are none: there are no validation images, or those of the training. None
+            where there are.
+        per_label: The metrics by label name; empty where there are none.
     """
 
     operating_point: str

@@ -17,6 +17,7 @@ from featurecache.metrics.document import Change, ChangeInterval, Count, Documen
 from featurecache.metrics.holm import holm
 from featurecache.metrics.label_support import patient_support
 from featurecache.metrics.ranking import AnyFloats, Labels
+from featurecache.wording import count_noun
 
 MIN_POSITIVES: Final = 10
 """Positive images that a group needs, beside the patients that every interval needs."""
@@ -164,7 +165,7 @@ def measure_subgroups(
     support = patient_support(of_groups, patient_index)
     n_positive = (of_groups == 1).sum(axis=0)
     reasons = [
-        f"only {n_positive[c]} positive images, and at least {MIN_POSITIVES} are needed"
+        f"{_few(int(n_positive[c]))}, and at least {MIN_POSITIVES} are needed"
         if n_positive[c] < MIN_POSITIVES
         else support.reason(c)
         for c in range(of_groups.shape[1])
@@ -214,6 +215,10 @@ def measure_subgroups(
         n_tests={metric: of_metric.n_tests for metric, of_metric in measured.items()},
         per_label=per_label,
     )
+
+
+def _few(n_positive: int) -> str:
+    return f"only {count_noun(n_positive, 'positive image')}" if n_positive else "no positive image"
 
 
 class _Measured:

@@ -6,6 +6,7 @@ from typing import Any
 from featurecache.metrics.conformal import describe_unanswered
 from featurecache.report.load_runs import ScoredRun
 from featurecache.report.table import Table, format_interval
+from featurecache.wording import UNDEFINED
 
 
 def answers_section(scored: Sequence[ScoredRun]) -> dict[str, Any] | None:
@@ -56,8 +57,15 @@ def familiarity_table(scored: Sequence[ScoredRun]) -> Table | None:
             run.name,
             f"{familiar.n:,} {run.metrics.split}",
             f"{familiar.n_reference:,}",
-            f"{familiar.knn:.0f}",
-            f"{familiar.mahalanobis:.0f}",
+            *(
+                UNDEFINED if value is None else f"{value:.{digits}f}"
+                for value, digits in (
+                    (familiar.knn, 0),
+                    (familiar.mahalanobis, 0),
+                    (None if familiar.foreign is None else 100 * familiar.foreign, 1),
+                )
+            ),
+            familiar.reason or "",
         ]
         for run in scored
         if (familiar := run.metrics.familiarity) is not None
@@ -67,7 +75,10 @@ def familiarity_table(scored: Sequence[ScoredRun]) -> Table | None:
     return Table(
         "familiarity",
         "Median percentile of familiarity of the scored images among training images, by two "
-        "distances",
-        ["run", "images", "training images", "nearest neighbors", "Mahalanobis"],
+        "distances, and the share that is less familiar than 99 % of them by either",
+        [
+            *("run", "images", "training images"),
+            *("nearest neighbors", "Mahalanobis", "foreign, %", "note"),
+        ],
         rows,
     )

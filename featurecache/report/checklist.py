@@ -179,7 +179,7 @@ def _facts_of_metrics(run: ScoredRun) -> Iterator[tuple[str, Fact]]:
         yield "explanation", Fact("attention compared with boxes, in metrics.json", "details")
     if metrics.subgroups:
         yield "subgroups", Fact(f"performance by {', '.join(metrics.subgroups)}", "subgroups")
-    if is_external and metrics.familiarity is not None:
+    if is_external and metrics.familiarity is not None and metrics.familiarity.reason is None:
         yield "shift", Fact("how familiar the images are to the model", "answers")
     answers = {} if metrics.answers is None else metrics.answers.per_label
     if any(label.reason is None for label in answers.values()):

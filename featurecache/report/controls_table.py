@@ -49,10 +49,10 @@ def controls_table(name: str, metrics: Metrics) -> Table:
         )
     )
     if n_supported < len(metrics.macro_labels):
-        heading = f"{n_supported} with enough patients"
+        heading = f"{count_noun(n_supported, 'label')} with enough patients"
         columns.append((heading, [_macro_auroc(s.supported) for s in scores.values()]))
     columns += [
-        ("within abnormal", [_macro_auroc(s.within_abnormal) for s in scores.values()]),
+        ("within abnormal images", [_macro_auroc(s.within_abnormal) for s in scores.values()]),
         ("macro AUPRC", [format_score(s.macro.auprc) for s in scores.values()]),
         ("micro AUROC", [format_score(s.micro.auroc) for s in scores.values()]),
         ("exact match", [format_score(s.exact_match) for s in scores.values()]),

@@ -1,13 +1,17 @@
 """Tables of a run at its operating point, for the report and the commands."""
 
-from featurecache.metrics.metrics import Metrics
+from typing import Final
+
+from featurecache.metrics.metrics import DecisionScores, Metrics
 from featurecache.metrics.subgroups import GroupScore, Subgroups
 from featurecache.report.table import Table, format_interval, format_score
-from featurecache.wording import UNDEFINED, count_noun
+from featurecache.wording import UNDEFINED, count_noun, pluralize
 
 
 def operating_table(name: str, metrics: Metrics) -> Table:
     """Return sensitivity, specificity and predictive values of each label at its threshold.
+
+    Means over labels come first, those over seeds where there are several.
 
     Args:
         name: Name of the run.
@@ -19,21 +23,28 @@ def operating_table(name: str, metrics: Metrics) -> Table:
         "PPV": "precision",
         "NPV": "npv",
     }
+
+    def row(name: str, threshold: str, scores: DecisionScores, source: str) -> list[str]:
+        values = (format_interval(getattr(scores, m), scores.interval(m)) for m in shown.values())
+        return [name, threshold, *values, source]
+
+    headline, over = metrics.headline, ""
+    if headline.note:
+        over = f"; averages are the {headline.note}, labels those of {metrics.seed_note}"
     rows = [
-        [
-            label,
-            format_score(scores.threshold),
-            scores.threshold_source or "",
-            *(format_interval(getattr(scores, m), scores.interval(m)) for m in shown.values()),
-        ]
-        for label, scores in metrics.per_label.items()
-        if scores.learned
+        row("macro", UNDEFINED, headline.macro, headline.note),
+        row("micro", UNDEFINED, headline.micro, headline.note),
+        *(
+            row(label, format_score(scores.threshold), scores, scores.threshold_source or "")
+            for label, scores in metrics.per_label.items()
+            if scores.learned
+        ),
     ]
     return Table(
         f"operating-points-{name}",
         f"{name} at its operating point, with 95 % intervals over patients; PPV and NPV are those "
-        "at the prevalence of these images",
-        ["label", "threshold", "chosen by", *shown],
+        f"at the prevalence of these {pluralize(metrics.level)}{over}",
+        ["label", "threshold", *shown, "chosen by"],
         rows,
     )
 
@@ -117,8 +128,8 @@ def subgroup_tables(name: str, metrics: Metrics) -> list[Table]:
     ]
 
 
-_METRICS = ("auroc", "tpr", "fpr")
-_NAMES = [name.upper() for name in _METRICS]
+_METRICS: Final = {"auroc": "AUROC", "tpr": "sensitivity", "fpr": "false positive rate"}
+"""What the metrics of groups are called."""
 
 
 def _tables_of_attribute(title: str, subgroups: Subgroups) -> list[Table]:
@@ -133,7 +144,7 @@ def _tables_of_attribute(title: str, subgroups: Subgroups) -> list[Table]:
             gaps.append(
                 [
                     label,
-                    metric.upper(),
+                    _METRICS[metric],
                     format_interval(gap.difference, gap.ci95),
                     f"{gap.highest} against {gap.lowest}",
                     f"{worst.group}: {format_interval(worst.value, worst.ci95)}",
@@ -141,13 +152,18 @@ def _tables_of_attribute(title: str, subgroups: Subgroups) -> list[Table]:
             )
     unknown = subgroups.n_unknown
     left_out = f"; {count_noun(unknown, 'image is', 'images are')} in no group" if unknown else ""
+    compared = ""
+    if n_tests := subgroups.n_tests["auroc"]:
+        compared = (
+            "; * differs from all other groups together (p < 0.05 after Holm's correction over "
+            f"{count_noun(n_tests, 'test')} of each metric)"
+        )
     tables = [
         Table(
             f"subgroups-{title}",
-            f"{title}, at the same thresholds, with 95 % intervals over patients{left_out}; * "
-            "differs from all other groups together (p < 0.05 after Holm's correction over "
-            f"{count_noun(subgroups.n_tests['auroc'], 'test')} of each metric)",
-            ["label", "group", "images", "positive", *_NAMES, "note"],
+            f"{title}, at the same thresholds, with 95 % intervals over patients{left_out}"
+            f"{compared}",
+            ["label", "group", "images", "positive", *_METRICS.values(), "note"],
             groups,
         )
     ]

@@ -278,7 +278,7 @@ class Run:
         label_map: LabelMap | None = None,
         split: str = "test",
         prevalence: Prevalence | None = None,
-        by: str | Sequence[str] = (),
+        by: str | Sequence[str] | None = None,
         groups: "str | os.PathLike[str] | pd.DataFrame | None" = None,
         negatives: str = "all",
         boxes: "str | os.PathLike[str] | pd.DataFrame | None" = None,
@@ -299,8 +299,9 @@ class Run:
                 states PPV and NPV: a number for all labels, or numbers by label.
             by: Attributes, such as ["sex", "age:0-18-40-65-", "view"], by whose groups
                 ``metrics.subgroups`` has AUROC, TPR and FPR at the same thresholds. Numbers need
-                bins, each of which has its lower edge.
-            groups: Table with the column ``id`` and further columns to group by, or its file.
+                bins, each of which has its lower edge. None for no groups.
+            groups: Table with the column ``id`` and further columns to group by, or its file; its
+                columns come before those of the cache.
             negatives: Which negatives each label is scored against: "all"; "healthy", images
                 without any finding; or "diseased", images with another one. Others are unknown.
             boxes: Boxes around findings, such as ``Dataset.boxes``, or a file of them, for a head
@@ -338,8 +339,15 @@ class Run:
             groups=groups,
             negatives=negatives,
             boxes=boxes,
+            own_data=self._was_made_from(opened),
             n_bootstrap=n_bootstrap,
         )
+
+    def _was_made_from(self, cache: Cache) -> bool:
+        """Return whether the run was trained on a cache of these images by this encoder."""
+        own = self.config.get("cache", {})
+        identity = cache.fingerprint, cache.header.dataset
+        return (own.get("fingerprint"), own.get("dataset")) == identity
 
     def _require_training(self) -> None:
         if self.load_model is None:

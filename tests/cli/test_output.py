@@ -197,7 +197,7 @@ def test_what_two_heads_share_is_printed_once(capsys):
     assert output.err.count("fit of") == 2
     assert output.out.count("no interval with fewer than 5 patients") == 1
     assert "macro, 3 labels" in output.out
-    assert "2 with enough patients" in output.out
+    assert "macro, 2 labels with enough patients" in output.out
     scores = metrics.per_label["Mass"]
     assert f"{scores.n_positive} ({scores.n_positive_patients})" in output.out
 

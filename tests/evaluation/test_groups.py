@@ -91,7 +91,8 @@ def test_groups_come_from_the_cache_and_from_tables(cache, tmp_path):
     table = pd.DataFrame({"id": cache.ids[rows[:40]], "scanner": ["a", "b"] * 20})
     table.to_csv(tmp_path / "scanners.csv", index=False)
     for source in (table, tmp_path / "scanners.csv"):
-        groups = group_rows(cache, rows, ["sex", "view", "scanner"], source)
+        groups, notes = group_rows(cache, rows, ["sex", "view", "scanner"], source)
+        assert notes == []
         assert list(groups) == ["sex", "view", "scanner"]
         assert groups["sex"].tolist() == np.tile(["F", "M", "M", ""], len(rows) // 4).tolist()
         assert set(groups["view"]) == {"PA"}
@@ -103,7 +104,9 @@ def test_groups_that_cannot_be_made_are_refused(cache):
     table = pd.DataFrame({"id": cache.ids[rows], "site": np.arange(len(rows)), "note": ""})
     for by, source, message in (
         ("scanner", None, "`by` 'scanner' is neither sex, age nor view: give a table"),
-        ("site", table, "site has 120 values, too many for groups: give bins"),
+        ("site", table, "site has 120 different numbers, .* as in site:0-18-40-65-"),
+        ("site", table.assign(site=np.tile([0.5, 1], 60)), "site has 2 different numbers"),
+        ("site", table.assign(site=table["id"]), "120 values, and at most 20 can be groups"),
         ("note", table, "note is unknown for all scored images"),
         ("site", table.assign(id="x"), "the id 'x' twice"),
         ("site", table.assign(id=table["id"] + "x"), "none of the 120 scored ids"),
@@ -111,6 +114,23 @@ def test_groups_that_cannot_be_made_are_refused(cache):
     ):
         with pytest.raises(UsageError, match=message):
             group_rows(cache, rows, by, source)
+
+
+def test_cells_without_a_value_are_in_no_group_and_a_table_replaces_the_cache(cache):
+    rows = cache.rows("test")[:8]
+    sexes = ["F", " M ", "NaN", "None", "n/a", "", "Unknown", None]
+    table = pd.DataFrame({"id": cache.ids[rows], "sex": sexes, "site": np.resize([1, 2], 8)})
+    groups, notes = group_rows(cache, rows, "sex,site", table)
+    assert groups["sex"].tolist() == ["F", "M", "", "", "", "", "", ""]
+    assert set(groups["site"]) == {"1", "2"}  # a few whole numbers are codes
+    assert notes == ["sex of images are those of `groups`, not of the cache"]
+
+
+def test_groups_without_by_and_an_empty_by_are_refused(cache, probability):
+    with pytest.raises(UsageError, match="name the columns of `groups`"):
+        evaluate(cache, probability, groups=pd.DataFrame({"id": cache.ids, "sex": "F"}))
+    with pytest.raises(UsageError, match="empty name"):
+        evaluate(cache, probability, by="")
 
 
 def test_subgroups_are_measured_at_the_thresholds_of_the_training(cache, probability):
@@ -144,12 +164,25 @@ def test_retuned_thresholds_are_chosen_on_validation_of_the_other_data_set(cache
     assert metrics.retuned.operating_point == "sensitivity=0.8"
 
 
+def test_a_target_that_is_missed_is_a_warning(cache, probability):
+    """Sensitivities are 0.9 and 0.6 at the thresholds; 0.8 is above the interval of one."""
+    point = OperatingPoint.parse("sensitivity=0.8")
+    metrics = evaluate(cache, probability, operating_point=point, n_bootstrap=100).metrics
+    (warning,) = [text for text in metrics.warnings if "were chosen for a sensitivity" in text]
+    nodule = metrics.per_label["Nodule"]
+    low, high = nodule.interval("recall")
+    assert high < 0.8 < metrics.per_label["Mass"].recall
+    assert warning.endswith(f"it is lower: Nodule {nodule.recall:.3f} [{low:.3f}, {high:.3f}]")
+
+
 def test_without_validation_images_the_reason_is_given(cache, probability):
     every = evaluate(cache, probability, split="all").metrics.retuned
     assert every.per_label == {}
     assert "all images are scored" in every.reason
     unlabeled = replace(cache.labels, cells=cache.labels.cells.copy())
     unlabeled.cells[cache.rows("val"), 1] = 0
+    own = evaluate(cache, probability, own_data=True).metrics.retuned
+    assert (own.per_label, "chosen on these validation images" in own.reason) == ({}, True)
     other = evaluate(replace(cache, labels=unlabeled), probability).metrics.retuned
     assert other.per_label["Nodule"].reason == "no validation image is positive"
     assert other.per_label["Mass"].reason is None
@@ -180,5 +213,8 @@ def test_scores_against_some_negatives(cache, probability):
     expected = (probability[rows, 0][negative] < 0.3).mean()
     assert scores.specificity == pytest.approx(expected)
     assert scores.recall == evaluate(cache, probability).metrics.per_label["Mass"].recall
+    assert diseased.metrics.exact_match is diseased.metrics.at_half.hamming_loss is None
+    assert diseased.metrics.controls["always_negative"] is None
+    assert not [text for text in diseased.warnings if "calling every image normal" in text]
     with pytest.raises(UnknownNameError, match="did you mean healthy"):
         evaluate(cache, probability, negatives="helthy")

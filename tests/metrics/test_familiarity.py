@@ -58,6 +58,11 @@ def test_new_images_are_at_the_median_and_foreign_ones_near_0():
     assert [scores.knn, scores.mahalanobis] == pytest.approx([50, 50], abs=7)
     scores = familiarity.measure(foreign)
     assert max(scores.knn, scores.mahalanobis) < 5
+    assert scores.foreign == (familiarity.percentiles(foreign).min(axis=1) < 1).mean() > 0.5
+    assert "unlike those of the training" in scores.warning
+    assert familiarity.measure(same).foreign < 0.05
+    assert familiarity.measure(same).warning is None
+    assert familiarity.measure(foreign[:5]).warning is None  # too few to say so
     assert familiarity.measure(same[:0]) is None
 
 

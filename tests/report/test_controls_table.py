@@ -42,10 +42,10 @@ def test_the_run_is_beside_every_control_that_could_be_made(metrics):
         "every image normal",
     ]
     control = metrics.controls["any_finding"]
-    assert rows["any finding (one score)"]["2 with enough patients"].startswith(
+    assert rows["any finding (one score)"]["2 labels with enough patients"].startswith(
         f"{control.supported.macro.auroc:.3f} ["
     )
-    assert rows["linear"]["within abnormal"].startswith(
+    assert rows["linear"]["within abnormal images"].startswith(
         f"{metrics.within_abnormal.macro.auroc:.3f} ["
     )
     normal = metrics.controls["always_negative"]
@@ -89,5 +89,5 @@ def test_results_have_the_mean_over_labels_with_enough_patients_beside_macro(met
 
 def test_columns_without_any_score_are_left_out(metrics):
     table = controls_table("linear", metrics.replace(within_abnormal=None, controls={}))
-    assert "within abnormal" not in table.columns
+    assert "within abnormal images" not in table.columns
     assert len(table.rows) == 1
