@@ -8,11 +8,14 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
+import typer
 from typer.testing import CliRunner
 
 from featurecache.cli import main
 from featurecache.cli.audit import _width
+from featurecache.cli.options import parse_prevalence
 from featurecache.cli.output import (
+    _print_answers,
     escape_unprintable,
     print_json,
     print_metrics,
@@ -22,11 +25,12 @@ from featurecache.cli.output import (
     print_table,
     progress_bar,
 )
-from featurecache.cli.predict import _print_by_label
+from featurecache.cli.predict import _print_by_label, _print_summary, _print_unsure
 from featurecache.cli.train_head import _Stops
 from featurecache.evaluation.evaluate import evaluate, spread_over_seeds
 from featurecache.evaluation.repeated_runs import Trial
 from featurecache.evaluation.split_data import SplitData
+from featurecache.metrics.conformal import Answers, LabelAnswers
 from featurecache.metrics.metrics import LabelMatch
 from featurecache.schedule import Epoch
 from tests.evaluation.toy_splits import validation_and_test
@@ -247,6 +251,46 @@ def test_many_labels_of_an_image_have_a_row_each(narrow_terminal, capsys):
     output = capsys.readouterr().out
     assert output.startswith("probabilities, images in folder\n")
     assert output.count("Pleural_Thickening") == 4 + 3
+
+
+def test_summary_of_many_images_counts_and_names_unsure_ones(capsys):
+    images = [f"{number}.png" for number in range(30)]
+    answers = {"Mass": ["unsure"] * 2 + ["absent"] * 28, "Edema": ["present", *["unsure"] * 29]}
+    table = pd.DataFrame({"image": images})
+    for label in ("Mass", "Edema", "Hernia"):
+        table[f"{label} probability"] = 0.25
+        table[f"{label} positive"] = False
+        table[f"{label} answer"] = answers.get(label)
+        table[f"{label} sd"] = 0.125
+    table["error"] = None
+    thresholds = dict.fromkeys(("Mass", "Edema", "Hernia"), 0.5)
+    _print_summary("predictions", table, thresholds)
+    lines = [line.split("\t") for line in capsys.readouterr().out.splitlines()]
+    assert lines[0][3:] == ["median probability", "present", "unsure", "absent", "median sd"]
+    assert lines[1] == ["Mass", "0.500", "0 (0%)", "0.250", "0", "2", "28", "0.125"]
+    assert lines[3][4:7] == ["–", "–", "–"]
+    _print_unsure(table, thresholds)
+    printed = capsys.readouterr().out
+    assert printed.startswith("unsure of 30 images, those with the most labels first: 1.png (Mass")
+    assert "1.png (Mass, Edema), 0.png (Mass), 2.png (Edema)" in printed
+    assert printed.endswith(", ...\n")
+
+
+def test_two_forms_of_a_prevalence_are_refused():
+    assert parse_prevalence(["0.1"]) == 0.1
+    assert parse_prevalence(["Mass=0.1", "Edema=0.2"]) == {"Mass": 0.1, "Edema": 0.2}
+    for both in (["0.1", "Mass=0.2"], ["0.1", "0.2"]):
+        with pytest.raises(typer.BadParameter, match="one number for all labels"):
+            parse_prevalence(both)
+
+
+def test_answers_that_are_missing_name_their_labels(capsys):
+    answers = Answers(
+        coverage=0.9,
+        per_label={name: LabelAnswers(reason="too few") for name in ("Mass", "Edema")},
+    )
+    _print_answers(answers, "")
+    assert capsys.readouterr().out == "no answers: Mass, Edema: too few\n"
 
 
 def test_a_width_above_that_of_all_values_is_not_a_number():

@@ -116,6 +116,7 @@ def test_controls_are_at_chance_and_thresholds_come_from_validation(run):
     for name in ("shuffled_labels", "random_features"):
         assert run.metrics.controls[name].macro.auroc == pytest.approx(0.5, abs=0.13), name
     assert run.metrics.controls["any_finding"].macro.auroc is not None
+    assert run.metrics.familiarity.reason.startswith("the head takes tokens")
     assert {of.threshold_source for of in run.metrics.per_label.values()} == {"f1 on validation"}
 
 
