@@ -104,11 +104,11 @@ def test_answers_and_familiarity_are_shown(tmp_path, answered):
         label_names=scored.label_names,
         patients=scored.patients[~is_val],
     )
-    familiarity = FamiliarityScores(n=40, n_reference=300, knn=12.4, mahalanobis=8.6)
+    familiarity = FamiliarityScores(n=40, n_reference=300, knn=12.4, mahalanobis=8.6, foreign=0.125)
     metrics = run.metrics.replace(answers=answers, familiarity=familiarity)
     page = build_page([replace(run, metrics=metrics)])
     assert_valid(Page(page.html))
-    assert page.tables["familiarity"].rows == [["run", "40 test", "300", "12", "9"]]
+    assert page.tables["familiarity"].rows == [["run", "40 test", "300", "12", "9", "12.5", ""]]
     if answered:
         label = answers.per_label["Mass"]
         row = next(row for row in page.tables["answers-run"].rows if row[0] == "Mass")
@@ -117,4 +117,4 @@ def test_answers_and_familiarity_are_shown(tmp_path, answered):
         assert row[1].startswith(f"{label.positive.coverage:.3f} ")
     else:
         assert "answers-run" not in page.tables
-        assert "2 labels: " in Page(page.html).text
+        assert ", ".join(scored.label_names) + ": it was not learned" in Page(page.html).text

@@ -33,7 +33,7 @@ def test_page_and_plots_are_written(workspace, tmp_path):
         ("tex/labels.tex", f"Mass & {scores.n_positive} & {scores.auroc:.3f} ["),
         ("md/labels.md", f"| Mass | {scores.n_positive} | {scores.auroc:.3f} ["),
         ("tex/performance.tex", r"\caption{Averages over labels, with 95 \% intervals"),
-        ("md/operating-points-one.md", "| label | threshold | chosen by | sensitivity |"),
+        ("md/operating-points-one.md", "| label | threshold | sensitivity | specificity |"),
         ("md/curve-curve.md", "paired gain"),
     ):
         assert text in (tmp_path / file).read_text(encoding="utf-8")
