@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from featurecache.sklearn import HeadClassifier
     from featurecache.store.cache import Cache
     from featurecache.store.open import open_cache
+    from featurecache.study.run import plan_study, run_study
 
 # The program that uses the package decides what is logged where.
 logging.getLogger(__name__).addHandler(logging.NullHandler())
@@ -79,11 +80,13 @@ _MODULES = {
     "load_encoder": "encoders.loading",
     "load_run": "runs.run",
     "open_cache": "store.open",
+    "plan_study": "study.run",
     "register_dataset": "datasets.registry",
     "register_encoder": "encoders.registry",
     "register_head": "heads.registry",
     "report": "report.report",
     "retrieve": "retrieval.query",
+    "run_study": "study.run",
     "suggest": "retrieval.suggest",
     "table": "evaluation.table",
     "train_head": "heads.train",
@@ -122,11 +125,13 @@ __all__ = [
     "load_encoder",
     "load_run",
     "open_cache",
+    "plan_study",
     "register_dataset",
     "register_encoder",
     "register_head",
     "report",
     "retrieve",
+    "run_study",
     "suggest",
     "table",
     "train_head",

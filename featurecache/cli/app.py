@@ -28,6 +28,7 @@ from featurecache.cli import (
     report,
     retrieve,
     runs,
+    study,
     suggest,
     table,
     train_head,
@@ -123,6 +124,7 @@ COMMANDS: Mapping[str, Mapping[str, Callable[..., None]]] = {
         "evaluate": evaluate.evaluate,
         "compare": compare.compare,
         "table": table.table,
+        "study": study.study,
     },
     "Look": {
         "predict": predict.predict,
@@ -133,7 +135,7 @@ COMMANDS: Mapping[str, Mapping[str, Callable[..., None]]] = {
 }
 """The commands by task, in the order of the help."""
 
-_RESUMABLE = {"extract", "finetune"}
+_RESUMABLE = {"extract", "finetune", "study"}
 
 for _task, _commands in COMMANDS.items():
     for _name, _command in _commands.items():

@@ -25,20 +25,37 @@ def table(
         typer.Option(help="Format. Default: a table for the terminal."),
     ] = None,
     name: RunNames = None,
+    metrics: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--metric",
+            help="Column, such as macro F1 or supported AUROC; repeat for more. Default: macro "
+            "AUROC, macro AUPRC, macro F1 and micro AUROC.",
+        ),
+    ] = None,
+    marks: Annotated[
+        bool,
+        typer.Option(
+            "--marks",
+            help="Mark values that differ from the best of their column, by compare: the 95 % "
+            "interval of the paired difference excludes 0.",
+        ),
+    ] = False,
     json: Json = False,
 ) -> None:
     """Print metrics of runs side by side: means, spread over seeds and 95 % intervals.
 
     The best value of each metric is in bold if all runs scored the same images. LaTeX needs the
     package booktabs; CSV has numbers in columns of their own. Overlapping intervals do
-    not say whether runs differ: use compare.
+    not say whether runs differ: use --marks, or compare.
 
     Example: featurecache table runs/kermany-dinov2-minilm-baseline
     runs/kermany-dinov2-minilm-concat --format latex
     """
     import featurecache as fc
 
-    result = fc.table(runs, names=parse_pairs(name, "--name"))
+    columns = {} if metrics is None else {"metrics": metrics}
+    result = fc.table(runs, names=parse_pairs(name, "--name"), marks=marks, **columns)
     if json:
         frame = result.frame.astype(object).where(result.frame.notna(), None)
         print_json({"comparable": result.comparable, "runs": frame.to_dict("records")})

@@ -2,12 +2,19 @@
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import combinations, pairwise
 from typing import TYPE_CHECKING, Final
 
-from featurecache.errors import UsageError
-from featurecache.evaluation.comparison import require_same_images, scored_images
+import numpy as np
+
+from featurecache.errors import UnknownNameError, UsageError
+from featurecache.evaluation.comparison import (
+    Comparison,
+    compare,
+    require_same_images,
+    scored_images,
+)
 from featurecache.io.markup import escape_latex, escape_markdown, latex_table, markdown_table
 from featurecache.label_cells import require_same_policy
 from featurecache.runs.run import Run, as_run, displayed_names
@@ -22,8 +29,18 @@ COLUMNS: Final[Mapping[str, tuple[str, str]]] = {
     "macro AUPRC": ("macro", "auprc"),
     "macro F1": ("macro", "f1"),
     "micro AUROC": ("micro", "auroc"),
+    "supported AUROC": ("supported", "auroc"),
+    "supported AUPRC": ("supported", "auprc"),
+    "macro precision": ("macro", "precision"),
+    "macro recall": ("macro", "recall"),
+    "micro F1": ("micro", "f1"),
 }
 """The metrics, and where they are in the headline of a run."""
+
+DEFAULT_METRICS: Final = ("macro AUROC", "macro AUPRC", "macro F1", "micro AUROC")
+
+MARK: Final = "†"
+"""Marks a value that differs from the best of its column."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -41,50 +58,62 @@ class MetricsTable:
             seeds where there are several, ``<metric> sd`` (standard deviation over seeds),
             ``<metric> low`` and ``<metric> high`` (95 % interval). NaN where undefined.
         comparable: Whether all runs scored the same images, without which none is the best.
+        marked: For each metric, whether the value of each run has a mark: it differs from the best
+            one. Empty without marks.
     """
 
     frame: "pd.DataFrame"
     comparable: bool
+    marked: Mapping[str, Sequence[bool]] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         return self.to_markdown()
 
     def _repr_html_(self) -> str:
-        return str(self._cells("<b>{}</b>", escape=_escape_html).to_html(index=False, escape=False))
+        cells = self._cells("<b>{}</b>", escape=_escape_html, mark=f"<sup>{MARK}</sup>")
+        return str(cells.to_html(index=False, escape=False))
 
     def cells(self) -> "pd.DataFrame":
         """Return the table as texts, such as "0.812 ± 0.004 [0.790, 0.833]"."""
-        return self._cells("{}")
+        return self._cells("{}", mark=MARK)
 
     def to_latex(self) -> str:
         """Return a LaTeX table (package booktabs) with the best value of each metric in bold."""
-        cells = self._cells(r"\textbf{{{}}}", escape=escape_latex)
+        cells = self._cells(r"\textbf{{{}}}", escape=escape_latex, mark=r"$^{\dagger}$")
         return latex_table(list(cells.columns), cells.to_numpy().tolist())
 
     def to_markdown(self) -> str:
         """Return a Markdown table with the best value of each metric in bold."""
-        cells = self._cells("**{}**", escape=escape_markdown)
+        cells = self._cells("**{}**", escape=escape_markdown, mark=MARK)
         return markdown_table(list(cells.columns), cells.to_numpy().tolist())
 
     def to_csv(self) -> str:
         """Return ``frame`` as CSV: numbers in columns of their own, and no marks."""
         return str(self.frame.to_csv(index=False))
 
-    def _cells(self, best: str, *, escape: Callable[[str], str] = str) -> "pd.DataFrame":
+    @property
+    def metrics(self) -> list[str]:
+        """Names of the metrics."""
+        return [name for name in self.frame.columns if name in COLUMNS]
+
+    def _cells(
+        self, best: str, *, escape: Callable[[str], str] = str, mark: str = ""
+    ) -> "pd.DataFrame":
         """Return texts, where those of the best values are put into a pattern."""
         import pandas as pd
 
         cells = {"run": [escape(name) for name in self.frame["run"]]}
-        for name in COLUMNS:
+        for name in self.metrics:
             value, sd, low, high = (
                 self.frame[f"{name}{suffix}"] for suffix in ("", " sd", " low", " high")
             )
             is_best = (value == value.max()) & self.comparable & (len(value) > 1)
             numbers = zip(value, sd, low, high, strict=True)
             texts = [escape(_format(*of_run)) for of_run in numbers]
+            marked = self.marked.get(name, [False] * len(texts))
             cells[name] = [
-                best.format(text) if mark else text
-                for text, mark in zip(texts, is_best, strict=True)
+                best.format(text) if top else f"{text}{mark}" if differs else text
+                for text, top, differs in zip(texts, is_best, marked, strict=True)
             ]
         return pd.DataFrame(cells)
 
@@ -93,10 +122,12 @@ def table(
     runs: Run | str | os.PathLike[str] | Sequence[Run | str | os.PathLike[str]],
     *,
     names: Mapping[str, str] | None = None,
+    metrics: Sequence[str] = DEFAULT_METRICS,
+    marks: bool = False,
 ) -> MetricsTable:
     """Put the metrics of runs into a table: means, spread over seeds, and 95 % intervals.
 
-    Overlapping intervals do not say whether runs differ: use ``compare``.
+    Overlapping intervals do not say whether runs differ: use ``marks``, or ``compare``.
 
     Example:
         >>> import featurecache as fc
@@ -109,6 +140,11 @@ def table(
     Args:
         runs: Runs or their folders.
         names: What to call runs, by their name or folder.
+        metrics: Columns, in their order: keys of ``evaluation.table.COLUMNS``, such as "macro F1".
+            "supported" averages over the labels with enough patients.
+        marks: Mark the values that differ from the best of their column: the 95 % interval of the
+            paired difference, of ``compare``, excludes 0. The intervals are not corrected for the
+            number of runs, nor for having chosen the best one on these images.
 
     Returns:
         The table, which ``to_latex``, ``to_markdown`` and ``to_csv`` write.
@@ -118,8 +154,13 @@ def table(
         UsageError: There are no runs, some scored images and others studies, or images of other
             views, uncertain or blank cells count differently in them, or ``names`` names another
             run.
+        UnknownNameError: There is no such metric.
     """
     import pandas as pd
+
+    for name in metrics:
+        if name not in COLUMNS:
+            raise UnknownNameError("metric", name, COLUMNS)
 
     given = [runs] if isinstance(runs, Run | str | os.PathLike) else runs
     if not given:
@@ -140,14 +181,15 @@ def table(
     displayed = displayed_names([run.name for run in loaded], [run.path for run in loaded], names)
     for run, name in zip(loaded, displayed, strict=True):
         row: dict[str, str | float | None] = {"run": name}
-        for column, (average, metric) in COLUMNS.items():
+        for column in metrics:
+            average, metric = COLUMNS[column]
             scores = getattr(run.metrics.headline, average)
             spread = None
-            if run.metrics.seeds is not None:
+            if run.metrics.seeds is not None and scores is not None:
                 spread = getattr(run.metrics.seeds, average)[metric].sd
-            low, high = scores.interval(metric) or (None, None)
+            low, high = (scores and scores.interval(metric)) or (None, None)
             row |= {
-                column: getattr(scores, metric),
+                column: None if scores is None else getattr(scores, metric),
                 f"{column} sd": spread,
                 f"{column} low": low,
                 f"{column} high": high,
@@ -155,7 +197,9 @@ def table(
         rows.append(row)
     frame = pd.DataFrame(rows)
     frame = frame.astype({name: float for name in frame.columns if name != "run"})
-    return MetricsTable(frame, comparable=_are_comparable(loaded))
+    comparable = _are_comparable(loaded)
+    marked = _differ_from_best(loaded, frame, metrics) if marks and comparable else {}
+    return MetricsTable(frame, comparable=comparable, marked=marked)
 
 
 def _are_comparable(runs: Sequence[Run]) -> bool:
@@ -165,6 +209,30 @@ def _are_comparable(runs: Sequence[Run]) -> bool:
     except UsageError:
         return False
     return True
+
+
+def _differ_from_best(
+    runs: Sequence[Run], frame: "pd.DataFrame", metrics: Sequence[str]
+) -> dict[str, list[bool]]:
+    """Return, for each metric and run, whether the paired difference from the best excludes 0."""
+    marked = {}
+    comparisons: dict[int, Comparison] = {}
+    for name in metrics:
+        average, metric = COLUMNS[name]
+        values = frame[name].to_numpy(float)
+        if len(runs) < 2 or np.isnan(values).all():
+            continue
+        best = int(np.nanargmax(values))
+        others = [number for number in range(len(runs)) if number != best]
+        if best not in comparisons:
+            comparisons[best] = compare([runs[best], *(runs[number] for number in others)])
+        differs = [False] * len(runs)
+        for number, comparison in zip(others, comparisons[best].comparisons, strict=True):
+            differences = getattr(comparison, average) or {}
+            interval = differences[metric].ci95 if metric in differences else None
+            differs[number] = interval is not None and not interval[0] <= 0 <= interval[1]
+        marked[name] = differs
+    return marked
 
 
 def _format(value: float, sd: float, low: float, high: float) -> str:

@@ -58,7 +58,7 @@ class ExtractionOptions(TypedDict):
     backend: str
     precision: str
     resize: str
-    features: str | Sequence[str] | None
+    features: str | Sequence[str | None] | None
     views: int
     bit_depth: int | None
     batch_size: int
@@ -90,7 +90,7 @@ def extract(  # type: ignore[misc]  # the options of both overloads are these
     backend: str = "auto",
     precision: str = "auto",
     resize: str = "published",
-    features: str | Sequence[str] | None = None,
+    features: str | Sequence[str | None] | None = None,
     views: int = 1,
     bit_depth: int | None = None,
     engine: str = "local",
@@ -139,7 +139,7 @@ def extract(  # type: ignore[misc]  # the options of both overloads are these
             ``MODEL.pad.h5`` and ``MODEL.stretch.h5``. An ``Encoder`` keeps its own.
         features: What of the image network is stored: "projected", "pooled", "cls", "mean",
             "cls+mean", "layers:-1,-2,-3,-4", "layers:-1,-2+mean" or "tokens:7"; see
-            ``load_encoder``. By default the model's own embedding. Other features get caches of
+            ``load_encoder``. None, the default, is the model's own embedding. Others get caches of
             their own, such as ``MODEL.cls+mean.h5``. An ``Encoder`` keeps its own.
         views: Number of views of each image whose embeddings are averaged: the image itself, and
             copies that are shifted, scaled and rotated a little, never mirrored. Each is a forward
@@ -424,7 +424,7 @@ def estimate_extraction(
     backend: str = "auto",
     precision: str = "auto",
     resize: str = "published",
-    features: str | Sequence[str] | None = None,
+    features: str | Sequence[str | None] | None = None,
     views: int = 1,
     bit_depth: int | None = None,
     batch_size: int = 32,

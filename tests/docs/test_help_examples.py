@@ -41,6 +41,7 @@ EXTRA_OPTIONS = {
 TESTED_ELSEWHERE = {
     "demo": "tests/cli/test_demo.py",
     "explore": "tests/explore/test_explore.py",  # without the extra that the command needs
+    "study": "tests/study/test_study.py",  # needs a study file
     "suggest": "tests/cli/test_suggest_command.py",  # needs images without labels
     "models convert": "tests/encoders/test_convert.py",  # needs a file and the extra timm
 }

@@ -1,0 +1,240 @@
+"""Read a study file: data sets, encoders, and steps with the values to try of each argument."""
+
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+from itertools import product
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from typing_extensions import TypedDict
+
+from featurecache.errors import UnknownNameError, UsageError
+from featurecache.evaluation.table import COLUMNS, DEFAULT_METRICS
+from featurecache.finetune.config import FinetuneConfig
+from featurecache.heads.config import HeadConfig
+from featurecache.io import json as strict_json
+from featurecache.io.text import read_text
+from featurecache.label_cells import LabelPolicy
+from featurecache.units import Units
+
+StepKind = Literal["zero_shot", "train_head", "finetune"]
+
+WHERE: Final = ("dataset", "model", "features")
+"""What a step is done with: by default all data sets, models and features of the file."""
+OPENING: Final = tuple(field.name for cls in (LabelPolicy, Units) for field in fields(cls))
+"""Arguments of ``open_cache``: what cells count as, and what is scored."""
+_EVALUATION: Final = ("evaluate_on", "label_map")
+_ARGUMENTS: Final[Mapping[StepKind, Sequence[str]]] = {
+    "zero_shot": (*WHERE, *OPENING, "prompts", "scoring", "operating_point"),
+    "train_head": (
+        *(*WHERE, *OPENING, *_EVALUATION, "seeds", "coverage", "operating_point", "controls"),
+        *(field.name for field in fields(HeadConfig)),
+    ),
+    "finetune": (
+        *("dataset", "model", *_EVALUATION, "recipe", "operating_point", "workers", "device"),
+        *(field.name for field in fields(FinetuneConfig)),
+    ),
+}
+_EXTRACTION: Final = (
+    *("model", "features", "prompts", "device", "backend", "precision", "resize", "views"),
+    *("bit_depth", "batch_size", "workers", "image_timeout"),
+)
+_WHOLE: Final = ("hidden", "evaluate_on")
+"""Arguments whose value is a list itself: several values are a list of lists."""
+
+
+class _StudyContent(TypedDict, total=False):
+    out: str
+    cache_dir: str
+    n_bootstrap: int
+    metrics: list[str]
+    datasets: dict[str, dict[str, Any]]
+    extract: dict[str, Any]
+    zero_shot: list[dict[str, Any]]
+    train_head: list[dict[str, Any]]
+    finetune: list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Step:
+    """One section of a study file: a function, and the values to try of its arguments.
+
+    Attributes:
+        kind: Name of the function.
+        values: The values of each argument, one or more.
+    """
+
+    kind: StepKind
+    values: Mapping[str, Sequence[Any]]
+
+    @property
+    def varied(self) -> list[str]:
+        """The arguments with several values."""
+        return [name for name, values in self.values.items() if len(values) > 1]
+
+    def combinations(self) -> Iterator[dict[str, Any]]:
+        """Yield the arguments of each call: every value with every other, the last one fastest."""
+        for values in product(*self.values.values()):
+            yield dict(zip(self.values, values, strict=True))
+
+
+@dataclass(frozen=True)
+class StudyFile:
+    """What a study file states; paths in it are relative to its folder.
+
+    Attributes:
+        path: The file.
+        out: Folder of the runs and results.
+        cache_dir: Folder of the caches.
+        n_bootstrap: Number of bootstrap samples over patients.
+        metrics: Columns of the tables, keys of ``evaluation.table.COLUMNS``.
+        datasets: Arguments of ``load_dataset`` by the name that the file has for a data set.
+        models: Names or folders of encoders.
+        features: Features to cache, see ``extract``.
+        prompts: Prompt sets to embed.
+        extraction: Further arguments of ``extract``.
+        steps: Its steps, in order.
+    """
+
+    path: Path
+    out: Path
+    cache_dir: Path
+    n_bootstrap: int
+    metrics: Sequence[str]
+    datasets: Mapping[str, Mapping[str, Any]]
+    models: Sequence[str]
+    features: Sequence[str]
+    prompts: Sequence[str]
+    extraction: Mapping[str, Any]
+    steps: Sequence[Step]
+
+
+def read_study(path: Path, *, out: Path | None = None) -> StudyFile:
+    """Read and check a study file.
+
+    Args:
+        path: A TOML file.
+        out: Folder of the runs and results, instead of the one in the file.
+
+    Raises:
+        UsageError: The file cannot be read, or is not a study.
+        UnknownNameError: It names an argument, a data set, a model or a metric that does not exist.
+    """
+    content = _parse(path)
+    folder = path.absolute().parent
+    datasets = content.get("datasets", {})
+    extraction = dict(content.get("extract", {}))
+    _check_arguments("extract", extraction, _EXTRACTION)
+    models = [_located(model, folder) for model in _values(extraction.pop("model", []))]
+    if not datasets or not models:
+        raise UsageError(
+            f"{path}: name at least one data set, such as [datasets.phantom], and one model, such "
+            'as model = "tiny" in [extract]'
+        )
+    steps = [
+        _step(kind, arguments, path) for kind in _ARGUMENTS for arguments in content.get(kind, [])
+    ]
+    if not steps:
+        raise UsageError(
+            f"{path}: nothing is to be done; add one or more of "
+            f"{', '.join(f'[[{kind}]]' for kind in _ARGUMENTS)}"
+        )
+    metrics = content.get("metrics", list(DEFAULT_METRICS))
+    for name in metrics:
+        if name not in COLUMNS:
+            raise UnknownNameError("metric", name, COLUMNS)
+    study = StudyFile(
+        path=path,
+        out=folder / content.get("out", f"studies/{path.stem}") if out is None else out,
+        cache_dir=folder / content.get("cache_dir", "cache"),
+        n_bootstrap=content.get("n_bootstrap", 1000),
+        metrics=metrics,
+        datasets=datasets,
+        models=models,
+        features=_values(extraction.pop("features", ["default"])),
+        prompts=[_located(prompts, folder) for prompts in _values(extraction.pop("prompts", []))],
+        extraction=extraction,
+        steps=[_located_step(step, folder) for step in steps],
+    )
+    for step in study.steps:
+        _check_names(study, step)
+    return study
+
+
+def _parse(path: Path) -> _StudyContent:
+    try:
+        content = tomllib.loads(read_text(path, encoding="utf-8-sig"))
+    except OSError as error:
+        raise UsageError(f"study file {path}: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:  # deeply nested TOML is a RecursionError
+        raise UsageError(f"study file {path} cannot be parsed: {error}") from error
+    for name in content:
+        if name not in _StudyContent.__annotations__:
+            raise UnknownNameError(f"key in {path}", name, _StudyContent.__annotations__)
+    try:
+        study: _StudyContent = strict_json.validate(content, _StudyContent)
+    except ValueError as error:
+        raise UsageError(
+            f"study file {path} is malformed: {error}. Data sets are tables such as "
+            "[datasets.nih], and steps lists of tables such as [[train_head]]"
+        ) from error
+    return study
+
+
+def _step(kind: StepKind, arguments: Mapping[str, Any], path: Path) -> Step:
+    _check_arguments(kind, arguments, _ARGUMENTS[kind])
+    for name, value in arguments.items():
+        if isinstance(value, list) and not value:
+            raise UsageError(f"{path}: `{name}` of {kind} is an empty list: leave it out")
+    values = {name: _values(value, whole=name in _WHOLE) for name, value in arguments.items()}
+    if kind == "train_head":
+        values.setdefault("head", ["weighted_sum"])
+    return Step(kind, values)
+
+
+def _values(value: Any, *, whole: bool = False) -> list[Any]:
+    """Return the values to try: those of a list, or the only one."""
+    if not isinstance(value, list) or (whole and not isinstance(value[0], list)):
+        return [value]
+    return value
+
+
+def _check_arguments(section: str, given: Mapping[str, Any], valid: Sequence[str]) -> None:
+    for name in given:
+        if name not in valid:
+            raise UnknownNameError(f"argument of {section}", name, valid)
+
+
+def _check_names(study: StudyFile, step: Step) -> None:
+    """Check that what a step names is in the file."""
+    known: dict[str, Sequence[str]] = {
+        "dataset": list(study.datasets),
+        "model": study.models,
+        "features": study.features,
+    }
+    evaluated = [name for names in step.values.get("evaluate_on", []) for name in _values(names)]
+    named = {kind: step.values.get(kind, []) for kind in WHERE} | {"evaluate_on": evaluated}
+    for kind, names in named.items():
+        valid = known.get(kind, list(study.datasets))
+        for name in names:
+            if name not in valid:
+                raise UnknownNameError(f"{kind} of a {step.kind} step", str(name), valid)
+
+
+def _located_step(step: Step, folder: Path) -> Step:
+    """Return a step whose models and prompt files are found from any folder."""
+    values = {
+        name: [_located(value, folder) for value in values]
+        if name in ("model", "prompts")
+        else values
+        for name, values in step.values.items()
+    }
+    return Step(step.kind, values)
+
+
+def _located(name: str, folder: Path) -> str:
+    """Return a name, or the path of the file or folder beside the study file that it names."""
+    beside = folder / Path(name).expanduser()
+    is_path = "/" in name or beside.suffix in (".json", ".toml")
+    return str(beside) if is_path and beside.exists() else name

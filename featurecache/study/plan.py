@@ -1,0 +1,293 @@
+"""The experiments of a study: one for each combination of values, each with a folder of its own."""
+
+import hashlib
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+from featurecache.datasets.load import load_dataset
+from featurecache.datasets.registry import get_dataset_spec
+from featurecache.errors import UsageError
+from featurecache.extraction.extract import DEFAULT_PROMPTS
+from featurecache.features import parse_features
+from featurecache.finetune.config import FinetuneConfig, make_config
+from featurecache.heads.config import HeadConfig
+from featurecache.heads.registry import head_spec
+from featurecache.io.atomic import cut_name
+from featurecache.io.fingerprint import fingerprint
+from featurecache.label_cells import LabelPolicy
+from featurecache.metrics.thresholds import OperatingPoint
+from featurecache.study.file import OPENING, Step, StudyFile
+from featurecache.units import Units
+
+if TYPE_CHECKING:
+    from featurecache.datasets.dataset import Dataset
+
+ExperimentKind = Literal["zero_shot", "train_head", "finetune", "evaluate"]
+
+DEFAULT_FEATURES: Final = "default"
+_JOINT_SPACE: Final = (DEFAULT_FEATURES, "projected")
+_WITHOUT_EFFECT: Final = ("workers", "image_timeout", "device")
+"""Arguments that change how long something takes, and not its result."""
+_MAX_NAME: Final = 120
+"""Bytes of the name of a run folder, without its hash."""
+
+
+@dataclass(frozen=True, eq=False)
+class Experiment:
+    """One run of a study.
+
+    Attributes:
+        kind: The function that makes it.
+        dataset: Name, in the study file, of the data set that it is scored on.
+        model: The encoder, a name or a folder.
+        features: What is cached of it.
+        arguments: Arguments of the function; for "evaluate" those of the training.
+        training: For "evaluate", the experiment whose model is evaluated; else None.
+        title: What it is called in tables. It states what differs between experiments that were
+            scored on the same images.
+        folder: Where its run is saved. The name ends in a hash of everything that its result
+            depends on, so a changed study makes new runs, and keeps those that did not change.
+    """
+
+    kind: ExperimentKind
+    dataset: str
+    model: str
+    features: str
+    arguments: Mapping[str, Any]
+    training: "Experiment | None" = None
+    title: str = ""
+    folder: Path = Path()
+
+    @property
+    def done(self) -> bool:
+        """Whether its run exists."""
+        return self.folder.exists()
+
+    @property
+    def trained_on(self) -> str:
+        """Name of the data set that it was trained on; empty for zero-shot."""
+        if self.kind == "zero_shot":
+            return ""
+        return self.dataset if self.training is None else self.training.dataset
+
+    @property
+    def trained_by(self) -> str:
+        """The function that made what is scored."""
+        return self.kind if self.training is None else self.training.kind
+
+    @property
+    def method(self) -> str:
+        """The head, "zero-shot" or "fine-tuned"."""
+        if self.trained_by == "train_head":
+            return str(self.arguments["head"])
+        return "zero-shot" if self.trained_by == "zero_shot" else "fine-tuned"
+
+    @property
+    def settings(self) -> dict[str, str]:
+        """Its arguments as texts, without those that are columns of their own."""
+        return {
+            name: " ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+            for name, value in self.arguments.items()
+            if name not in ("head", "label_map")
+        }
+
+
+@dataclass(frozen=True)
+class StudyPlan:
+    """What a study consists of.
+
+    Attributes:
+        file: The study file.
+        datasets: The loaded data sets, by their names in the file.
+        experiments: All experiments, a training before what evaluates it.
+    """
+
+    file: StudyFile
+    datasets: "Mapping[str, Dataset]"
+    experiments: Sequence[Experiment]
+
+    @property
+    def pending(self) -> list[Experiment]:
+        """The experiments without a run."""
+        return [experiment for experiment in self.experiments if not experiment.done]
+
+    @property
+    def prompts(self) -> list[str]:
+        """All prompt sets that are embedded, each once."""
+        named = [*self.file.prompts]
+        for step in self.file.steps:
+            named += step.values.get("prompts", []) if step.kind != "finetune" else []
+        return list(dict.fromkeys(named)) or [DEFAULT_PROMPTS]
+
+
+def make_plan(file: StudyFile) -> StudyPlan:
+    """Load the data sets of a study and list its experiments.
+
+    Everything that can be checked without computing is checked here, before the first experiment.
+
+    Args:
+        file: The study file.
+
+    Raises:
+        UsageError: Arguments contradict each other, or two experiments have the same title.
+        UnknownNameError: There is no such data set, head, recipe or value.
+        DatasetError: A data set is missing or malformed.
+    """
+    datasets = {name: _load(name, options, file) for name, options in file.datasets.items()}
+    plan = StudyPlan(file, datasets, ())
+    identified: dict[str, Experiment] = {}
+    contents = {name: _fingerprint_of(dataset) for name, dataset in datasets.items()}
+    for experiment in _experiments(file, plan.prompts):
+        # The same experiment in two steps is one.
+        identified.setdefault(_identity(experiment, file, contents), experiment)
+    titled = _with_titles(list(identified.values()))
+    named: dict[str, Experiment] = {}
+    for identity, one in zip(identified, titled, strict=True):
+        training = one.training and named[_identity(one.training, file, contents)]
+        named[identity] = replace(one, folder=_folder(one, file, identity), training=training)
+    return replace(plan, experiments=list(named.values()))
+
+
+def _load(name: str, options: Mapping[str, Any], file: StudyFile) -> "Dataset":
+    """Load a data set; paths in its options are relative to the study file."""
+    options = dict(options)
+    source = str(options.pop("dataset", name))
+    root = options.pop("data_root", None)
+    folder = file.path.absolute().parent
+    spec = get_dataset_spec(source)
+    for option in options:
+        if option in ("corrections", "pseudonymize") or spec.takes_path(option):
+            options[option] = folder / Path(options[option]).expanduser()
+    located = None if root is None else folder / Path(root).expanduser()
+    # Caches, and so runs, have the name that the study gives it.
+    own_name = None if source == name else name
+    try:
+        return load_dataset(source, located, name=own_name, **options)
+    except UsageError as error:
+        raise type(error)(f"data set {name} of {file.path}: {error}") from error
+
+
+def _fingerprint_of(dataset: "Dataset") -> str:
+    """Return a hash of the images' names, patients, splits and labels."""
+    table = hashlib.sha256(dataset.images.to_csv().encode("utf-8", errors="surrogateescape"))
+    table.update(repr(dataset.label_names).encode())
+    table.update(dataset.cells.tobytes())
+    return table.hexdigest()
+
+
+def _experiments(file: StudyFile, prompts: Sequence[str]) -> Iterator[Experiment]:
+    for step in file.steps:
+        for values in _with_defaults(file, step, prompts).combinations():
+            dataset, model = values.pop("dataset"), values.pop("model")
+            features = values.pop("features", DEFAULT_FEATURES)
+            others = values.pop("evaluate_on", [])
+            if (head := values.get("head")) is not None:
+                if "features" not in step.values and not _suits(head, features):
+                    continue
+                if not head_spec(head).uses_text:
+                    values.pop("prompts", None)
+            label_map = values.pop("label_map", None)
+            _check(step, values)
+            one = Experiment(step.kind, dataset, model, features, values)
+            yield one
+            mapped = {} if label_map is None else {"label_map": label_map}
+            for other in [others] if isinstance(others, str) else others:
+                if other != dataset:
+                    yield Experiment(
+                        "evaluate", other, model, features, {**values, **mapped}, training=one
+                    )
+
+
+def _with_defaults(file: StudyFile, step: Step, prompts: Sequence[str]) -> Step:
+    """Return a step with all data sets, models, features and prompts that it does not name."""
+    values: dict[str, Sequence[Any]] = {"dataset": list(file.datasets), "model": file.models}
+    if step.kind == "train_head":
+        values["features"] = file.features
+    if step.kind == "zero_shot":
+        values["features"] = [name for name in file.features if name in _JOINT_SPACE]
+    if step.kind != "finetune":
+        values["prompts"] = prompts
+    return Step(step.kind, {**values, **step.values})
+
+
+def _suits(head: str, features: str) -> bool:
+    """Return whether a head takes features, as far as that is known without the encoder."""
+    spec = head_spec(head)
+    is_tokens = features != DEFAULT_FEATURES and parse_features(features).grid is not None
+    return spec.takes_tokens == is_tokens and (spec.text != "aligned" or features in _JOINT_SPACE)
+
+
+def _check(step: Step, values: Mapping[str, Any]) -> None:
+    """Check arguments before anything is computed."""
+    opening = {name: values[name] for name in OPENING if name in values}
+    LabelPolicy(**{name: opening[name] for name in opening if name in _names(LabelPolicy)})
+    Units(**{name: opening[name] for name in opening if name in _names(Units)})
+    if "operating_point" in values:
+        OperatingPoint.parse(values["operating_point"])
+    if step.kind == "train_head":
+        config = HeadConfig(**{k: v for k, v in values.items() if k in _names(HeadConfig)})
+        head_spec(config.head).check(config)
+    if step.kind == "finetune":
+        settings = {k: v for k, v in values.items() if k in _names(FinetuneConfig)}
+        make_config(values.get("recipe"), settings)
+
+
+def _names(cls: Any) -> set[str]:
+    return {field.name for field in fields(cls)}
+
+
+def _identity(experiment: Experiment, file: StudyFile, contents: Mapping[str, str]) -> str:
+    """Return a hash of everything that the result of an experiment depends on."""
+    training = experiment.training
+    document = {
+        "featurecache": version("featurecache"),
+        "kind": experiment.kind,
+        "dataset": experiment.dataset,
+        "content": contents[experiment.dataset],
+        "model": experiment.model,
+        "features": experiment.features,
+        "arguments": _with_effect(experiment.arguments),
+        "extraction": _with_effect(file.extraction),
+        "n_bootstrap": file.n_bootstrap,
+        "training": None if training is None else _identity(training, file, contents),
+    }
+    return fingerprint(document)
+
+
+def _with_effect(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in arguments.items() if name not in _WITHOUT_EFFECT}
+
+
+def _with_titles(experiments: Sequence[Experiment]) -> list[Experiment]:
+    """Give each experiment a title of what is not the same in all of its kind."""
+    several_models = len({one.model for one in experiments}) > 1
+    several_features = len({one.features for one in experiments}) > 1
+    values: dict[tuple[str, str], set[str | None]] = {}
+    names = {name for one in experiments for name in one.settings}
+    for one in experiments:
+        for name in names:
+            values.setdefault((one.trained_by, name), set()).add(one.settings.get(name))
+    titled = []
+    for one in experiments:
+        parts = [Path(one.model).name] if several_models else []
+        parts += [one.features] if several_features else []
+        parts += [one.method]
+        parts += [
+            f"{name} {value}"
+            for name, value in one.settings.items()
+            if len(values[one.trained_by, name]) > 1
+        ]
+        parts += [f"trained on {one.trained_on}"] if one.kind == "evaluate" else []
+        titled.append(replace(one, title=", ".join(parts)))
+    return titled
+
+
+def _folder(experiment: Experiment, file: StudyFile, identity: str) -> Path:
+    # Not the title, which changes as soon as another experiment has another value.
+    names = experiment.dataset, Path(experiment.model).name, experiment.method
+    words = re.sub(r"[^A-Za-z0-9.+_-]+", "-", "-".join(names))
+    return file.out / "runs" / f"{cut_name(words, _MAX_NAME)}-{identity[:10]}"

@@ -1,0 +1,217 @@
+"""The results of a study: one long table, and tables of runs that scored the same images."""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from featurecache.evaluation.table import MARK, MetricsTable, table
+from featurecache.io.atomic import make_folder, new_file
+from featurecache.io.markup import escape_latex, escape_markdown, markdown_table
+from featurecache.metrics.metrics import Metrics
+from featurecache.report.report import report
+from featurecache.runs.run import Run
+from featurecache.study.plan import Experiment, StudyPlan
+from featurecache.study.published import PublishedResult, comparable_results
+from featurecache.wording import count_scored
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_AVERAGES = ("macro", "supported", "micro")
+_RANKING = ("auroc", "auprc")
+_DECISIONS = (*_RANKING, "precision", "recall", "specificity", "npv", "f1", "accuracy")
+
+COLUMNS = (
+    *("dataset", "trained_on", "model", "features", "method"),
+    *("run", "level", "split", "n", "n_patients", "seeds"),
+    *("of", "metric", "value", "sd", "low", "high"),
+)
+"""Columns of ``results.csv``; arguments of the study file follow the fifth."""
+
+NOTE = (
+    f"Means over seeds with their standard deviation, and 95 % intervals over patients. The best "
+    f"value of a column is in bold. {MARK} marks values that differ from it: the 95 % interval of "
+    "the paired difference (of the first seed) excludes 0. These intervals are not corrected for "
+    "the number of rows, nor for having chosen the best one on the same images; a metric whose "
+    "average has no interval has no marks."
+)
+
+
+@dataclass(frozen=True)
+class StudyTable:
+    """Runs that scored the same images.
+
+    Attributes:
+        caption: The data set and what was scored.
+        metrics: Their metrics.
+        published: Published results on the same images.
+    """
+
+    caption: str
+    metrics: MetricsTable
+    published: Sequence[PublishedResult]
+
+
+def write_results(
+    plan: StudyPlan,
+    runs: Mapping[Experiment, Run],
+    frame: "pd.DataFrame",
+    tables: Sequence[StudyTable],
+) -> list[Path]:
+    """Write ``results.csv``, ``tables.md``, ``tables.tex`` and ``report.html``.
+
+    Args:
+        plan: The study.
+        runs: The runs of its experiments that have one.
+        frame: What ``results_frame`` returns for them.
+        tables: What ``study_tables`` returns for them.
+
+    Returns:
+        The files.
+
+    Raises:
+        OSError: The disk is full or not writable.
+    """
+    out = plan.file.out
+    make_folder(out)
+    texts = {
+        "results.csv": frame.to_csv(index=False),
+        "tables.md": "\n".join(map(_markdown, tables)),
+        "tables.tex": "\n".join(map(_latex, tables)),
+    }
+    page = out / "report.html"
+    for name, text in texts.items():
+        if not _holds(out / name, text):
+            page.unlink(missing_ok=True)  # of other results; it takes the longest
+            with new_file(out / name) as temporary:
+                temporary.write_text(text, encoding="utf-8")
+    if runs and not page.exists():
+        names = {str(run.path): f"{one.dataset}: {one.title}" for one, run in runs.items()}
+        report(list(runs.values()), page, names=names)
+    return [*(out / name for name in texts), *([page] if runs else [])]
+
+
+def _holds(path: Path, text: str) -> bool:
+    return path.is_file() and path.read_bytes() == text.encode()
+
+
+def results_frame(runs: Mapping[Experiment, Run]) -> "pd.DataFrame":
+    """Return one row for each experiment, average or label, and metric.
+
+    Columns are ``dataset`` (that was scored), ``trained_on``, ``model``, ``features``, ``method``,
+    one for each argument of the study file, ``run`` (the folder), ``level``, ``split``, ``n`` (of
+    images or studies), ``n_patients``, ``seeds``, ``of`` ("macro", "supported", "micro" or a
+    label), ``metric``, ``value`` (the mean over seeds), ``sd`` (over seeds), ``low`` and ``high``
+    (95 % interval). Labels are scored with the first seed.
+    """
+    import pandas as pd
+
+    arguments = dict.fromkeys(name for one in runs for name in one.settings)
+    arguments.pop("seeds", None)
+    rows = []
+    for one, run in runs.items():
+        metrics, settings = run.metrics, one.settings
+        common: dict[str, Any] = {
+            "dataset": one.dataset,
+            "trained_on": one.trained_on,
+            "model": one.model,
+            "features": one.features,
+            "method": one.method,
+            **{name: settings.get(name, "") for name in arguments},
+            "run": one.folder.name,
+            "level": metrics.level,
+            "split": metrics.split,
+            "n": metrics.n,
+            "n_patients": metrics.n_patients,
+            "seeds": metrics.headline.n_seeds,
+        }
+        rows += [{**common, **row} for row in _rows(metrics)]
+    return pd.DataFrame(rows, columns=[*COLUMNS[:5], *arguments, *COLUMNS[5:]])
+
+
+def _rows(metrics: Metrics) -> Iterator[dict[str, Any]]:
+    for average in _AVERAGES:
+        scores = getattr(metrics.headline, average)
+        if scores is None:
+            continue
+        spreads = getattr(metrics.seeds, average) if metrics.seeds is not None else {}
+        for name in _RANKING if average == "supported" else _DECISIONS:
+            spread = spreads.get(name)
+            yield _row(average, name, scores, None if spread is None else spread.sd)
+    for label, scores in metrics.per_label.items():
+        for name in _DECISIONS:
+            yield _row(label, name, scores, None)
+
+
+def _row(of: str, metric: str, scores: Any, sd: float | None) -> dict[str, Any]:
+    low, high = scores.interval(metric) or (None, None)
+    value = getattr(scores, metric)
+    return {"of": of, "metric": metric, "value": value, "sd": sd, "low": low, "high": high}
+
+
+def study_tables(plan: StudyPlan, runs: Mapping[Experiment, Run]) -> list[StudyTable]:
+    """Return a table of the runs on each data set that scored the same images in the same way."""
+    groups: dict[tuple[Any, ...], dict[Experiment, Run]] = {}
+    for one, run in runs.items():
+        scored = sorted(run.label_policy.items()), sorted(run.units.chosen.items())
+        key = (one.dataset, str(scored), run.metrics.split, run.metrics.n)
+        groups.setdefault(key, {})[one] = run
+    several = Counter(dataset for dataset, *_ in groups)
+    return [_table(plan, group, several[key[0]] > 1) for key, group in groups.items()]
+
+
+def _table(plan: StudyPlan, group: Mapping[Experiment, Run], one_of_several: bool) -> StudyTable:
+    one, run = next(iter(group.items()))
+    metrics = run.metrics
+    scored = count_scored(metrics.n, metrics.split, metrics.level, metrics.n_patients)
+    how = ""
+    if one_of_several:
+        choices = {**run.label_policy, **run.units.chosen}
+        how = "".join(f", {name} {value}" for name, value in choices.items())
+    return StudyTable(
+        caption=f"{one.dataset}: {scored}{how}",
+        metrics=table(
+            list(group.values()),
+            names={str(run.path): one.title for one, run in group.items()},
+            metrics=plan.file.metrics,
+            marks=True,
+        ),
+        published=comparable_results(
+            plan.datasets[one.dataset].collection or one.dataset,
+            metrics.n,
+            len(metrics.macro_labels),
+            plan.file.metrics,
+        ),
+    )
+
+
+def _markdown(one: StudyTable) -> str:
+    lines = [f"## {escape_markdown(one.caption)}\n", one.metrics.to_markdown(), f"{NOTE}\n"]
+    if one.published:
+        columns = ["method", "metric", "value", "protocol", "source"]
+        rows = [
+            [result.method, result.metric, f"{result.value:.3f}", result.protocol, result.source]
+            for result in one.published
+        ]
+        escaped = [list(map(escape_markdown, row)) for row in rows]
+        lines += ["Published, as reported; not repeated here:\n", markdown_table(columns, escaped)]
+    return "\n".join(lines)
+
+
+def _latex(one: StudyTable) -> str:
+    note = escape_latex(NOTE).replace(MARK, r"$^{\dagger}$")
+    lines = [
+        r"\begin{table}[htbp]",
+        rf"\caption{{{escape_latex(one.caption)}. {note}}}",
+        one.metrics.to_latex().rstrip("\n"),
+    ]
+    if one.published:
+        reported = "; ".join(
+            f"{result.method}: {result.metric} {result.value:.3f} "
+            f"({result.protocol}; {result.source})"
+            for result in one.published
+        )
+        lines += [rf"\par Published, as reported; not repeated here: {escape_latex(reported)}."]
+    return "\n".join([*lines, "\\end{table}\n"])

@@ -1,0 +1,244 @@
+"""Run a study: embed, train and score what is missing, and write the tables of all results."""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from featurecache.errors import FeaturecacheError
+from featurecache.evaluation.zero_shot import zero_shot
+from featurecache.extraction.extract import extract
+from featurecache.finetune.finetune import finetune
+from featurecache.heads.train import train_head
+from featurecache.io.lock import exclusive_lock
+from featurecache.progress import DetailedProgress
+from featurecache.runs.run import Run, load_run
+from featurecache.store.cache import Cache
+from featurecache.store.open import open_cache
+from featurecache.study.file import OPENING, read_study
+from featurecache.study.plan import DEFAULT_FEATURES, Experiment, StudyPlan, make_plan
+from featurecache.study.results import StudyTable, results_frame, study_tables, write_results
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_Caches = dict[tuple[str, str, str], Path]
+"""By data set, model and features."""
+
+
+@dataclass(frozen=True)
+class StudyResult:
+    """What a study found.
+
+    Attributes:
+        plan: Its experiments, with the folder of each run.
+        frame: One row for each experiment, average or label, and metric, as in ``results.csv``.
+        tables: A table for each data set, of the runs that scored the same images.
+        failures: Why experiments have no run, by data set and title. Empty if all have one.
+        files: The files that were written.
+    """
+
+    plan: StudyPlan
+    frame: "pd.DataFrame"
+    tables: Sequence[StudyTable]
+    failures: Mapping[str, str]
+    files: Sequence[Path]
+
+
+def plan_study(
+    file: str | os.PathLike[str], *, out: str | os.PathLike[str] | None = None
+) -> StudyPlan:
+    r"""List the experiments of a study file without running one.
+
+    Args:
+        file: A TOML file, see ``run_study``.
+        out: Folder of the runs and results, instead of the one in the file.
+
+    Returns:
+        The plan. ``plan.experiments`` are all experiments, ``plan.pending`` those without a run.
+
+    Raises:
+        UsageError: The file cannot be read, or its arguments contradict each other.
+        UnknownNameError: It names an argument, a data set, a head or a metric that does not exist.
+        DatasetError: A data set is missing or malformed.
+
+    Example:
+        >>> import featurecache as fc
+        >>> from pathlib import Path
+        >>> study = Path("study.toml")
+        >>> _ = study.write_text(
+        ...     "[datasets.phantom]\n"
+        ...     "[extract]\n"
+        ...     'model = "tiny"\n'
+        ...     "[[train_head]]\n"
+        ...     'head = ["prototype", "linear"]\n'
+        ... )
+        >>> [experiment.title for experiment in fc.plan_study(study).pending]
+        ['prototype', 'linear']
+    """
+    return make_plan(read_study(Path(file), out=None if out is None else Path(out)))
+
+
+def run_study(
+    file: str | os.PathLike[str],
+    *,
+    out: str | os.PathLike[str] | None = None,
+    progress: DetailedProgress | None = None,
+) -> StudyResult:
+    r"""Run all experiments of a study file that have no run yet, and write tables of all results.
+
+    A study can be interrupted at any moment: the next call goes on with the next experiment, and
+    ends with the same results. An experiment that fails does not stop the others.
+
+    Args:
+        file: A TOML file. ``[datasets.NAME]`` has the arguments of ``load_dataset``, ``[extract]``
+            those of ``extract``, and ``[[zero_shot]]``, ``[[train_head]]`` and ``[[finetune]]``
+            those of these functions; a list tries each of its values.
+        out: Folder of the runs and results, instead of the one in the file.
+        progress: Called before each experiment with the number of experiments that are done, that
+            of all, and a description.
+
+    Returns:
+        The results, which are also in ``results.csv``, ``tables.md``, ``tables.tex`` and
+        ``report.html`` in the folder.
+
+    Raises:
+        UsageError: The file cannot be read, its arguments contradict each other, or another
+            process is running the study.
+        UnknownNameError: It names an argument, a data set, a head or a metric that does not exist.
+        DatasetError: A data set is missing or malformed.
+        OSError: The disk is full or not writable.
+
+    Example:
+        >>> import featurecache as fc
+        >>> from pathlib import Path
+        >>> study = Path("study.toml")
+        >>> _ = study.write_text(
+        ...     "n_bootstrap = 20\n"
+        ...     "[datasets.small]\n"
+        ...     'dataset = "phantom"\n'
+        ...     "n_images = 60\n"
+        ...     "[extract]\n"
+        ...     'model = "tiny"\n'
+        ...     "[[zero_shot]]\n"
+        ... )
+        >>> result = fc.run_study(study)
+        >>> scores = result.frame.query("of == 'macro' and metric == 'auroc'")
+        >>> bool((scores["value"] > 0.8).all())
+        True
+    """
+    plan = plan_study(file, out=out)
+    failures: dict[str, str] = {}
+    with exclusive_lock(plan.file.out, plan.file.out / ".lock"):
+        caches: _Caches = {}
+        failed: dict[str, str] = {}  # by data set: why it has no caches
+        for number, experiment in enumerate(plan.experiments):
+            if experiment.done:
+                continue
+            if progress is not None:
+                progress(number, len(plan.experiments), f"{experiment.dataset}: {experiment.title}")
+            try:
+                _extract(plan, experiment, caches, failed)
+                run = _run(plan, experiment, caches)
+                if run is not None:
+                    run.save(experiment.folder)
+            except FeaturecacheError as error:
+                failures[f"{experiment.dataset}: {experiment.title}"] = str(error)
+        done = [experiment for experiment in plan.experiments if experiment.done]
+        runs = {one: load_run(one.folder) for one in done}
+        frame, tables = results_frame(runs), study_tables(plan, runs)
+        files = write_results(plan, runs, frame, tables)
+    return StudyResult(plan=plan, frame=frame, tables=tables, failures=failures, files=files)
+
+
+def _extract(
+    plan: StudyPlan, experiment: Experiment, caches: _Caches, failed: dict[str, str]
+) -> None:
+    """Embed the data set of an experiment with all encoders of the study, each image once."""
+    name, file = experiment.dataset, plan.file
+    if _is_finetuned(experiment) or any(dataset == name for dataset, _, _ in caches):
+        return
+    if name in failed:
+        raise FeaturecacheError(failed[name])
+    features = [None if kind == DEFAULT_FEATURES else kind for kind in file.features]
+
+    def embed(models: Sequence[str], prompts: str | None) -> list[Cache]:
+        return extract(
+            plan.datasets[name],
+            models,
+            prompts=prompts,
+            features=features,
+            cache_dir=file.cache_dir,
+            **file.extraction,
+        )
+
+    try:
+        made = embed(file.models, None)
+        keys = list(product(file.models, file.features))
+        with_text = {
+            model for (model, _), cache in zip(keys, made, strict=True) if cache.prompt_sets
+        }
+        for prompts in plan.prompts:
+            if models := [model for model in file.models if model in with_text]:
+                embed(models, prompts)
+    except FeaturecacheError as error:
+        failed[name] = str(error)
+        raise
+    caches |= {
+        (name, model, kind): cache.path for (model, kind), cache in zip(keys, made, strict=True)
+    }
+
+
+def _run(plan: StudyPlan, experiment: Experiment, caches: _Caches) -> Run | None:
+    """Run one experiment; None if it has saved its run itself."""
+    file, arguments = plan.file, dict(experiment.arguments)
+    if experiment.training is not None:
+        return _evaluate(plan, experiment, caches)
+    if experiment.kind == "finetune":
+        finetune(
+            plan.datasets[experiment.dataset],
+            experiment.model,
+            out=experiment.folder,
+            n_bootstrap=file.n_bootstrap,
+            cache_dir=file.cache_dir,
+            **arguments,
+        )
+        return None
+    cache = _open(experiment, caches, arguments)
+    function = zero_shot if experiment.kind == "zero_shot" else train_head
+    run = function(cache, n_bootstrap=file.n_bootstrap, **arguments)
+    return cast(Run, run)
+
+
+def _evaluate(plan: StudyPlan, experiment: Experiment, caches: _Caches) -> Run:
+    """Evaluate the model of a training on another data set."""
+    assert experiment.training is not None
+    if not experiment.training.done:
+        raise FeaturecacheError("its training has failed")
+    training = load_run(experiment.training.folder)
+    arguments = dict(experiment.arguments)
+    if _is_finetuned(experiment):
+        cache = extract(
+            plan.datasets[experiment.dataset],
+            experiment.training.folder,
+            cache_dir=plan.file.cache_dir,
+            **plan.file.extraction,
+        )
+    else:
+        cache = _open(experiment, caches, arguments)
+    return training.evaluate(
+        cache, label_map=arguments.get("label_map"), n_bootstrap=plan.file.n_bootstrap
+    )
+
+
+def _open(experiment: Experiment, caches: _Caches, arguments: dict[str, Any]) -> Cache:
+    """Open the cache of an experiment, and take what it is opened with from the arguments."""
+    opening = {name: arguments.pop(name) for name in OPENING if name in arguments}
+    path = caches[experiment.dataset, experiment.model, experiment.features]
+    return open_cache(path, **opening)
+
+
+def _is_finetuned(experiment: Experiment) -> bool:
+    return experiment.trained_by == "finetune"

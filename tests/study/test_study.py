@@ -1,0 +1,243 @@
+"""Studies from a file, against direct calls of the functions that they name."""
+
+import tomllib
+from pathlib import Path
+from unittest import mock
+
+import pandas as pd
+import pytest
+from typer.testing import CliRunner
+
+import featurecache as fc
+from featurecache.cli.app import app
+from featurecache.errors import UsageError
+from featurecache.study import results as study_results
+from featurecache.study import run as study_run
+from featurecache.study.published import comparable_results
+
+STUDY = """
+n_bootstrap = 20
+metrics = ["macro F1", "supported AUROC"]
+
+[datasets.phantom]
+n_images = 120
+
+[datasets.ward]
+dataset = "phantom"
+n_images = 40
+seed = 5
+
+[extract]
+model = "tiny"
+prompts = ["signs", "lungs"]
+precision = "exact"
+
+[[zero_shot]]
+dataset = "phantom"
+
+[[train_head]]
+dataset = "phantom"
+head = ["prototype", "linear"]
+train_size = [30]
+seeds = 2
+controls = false
+evaluate_on = ["ward"]
+"""
+
+
+def write_page(runs, out, *, names):
+    """Write the names of runs in place of a report, which takes seconds."""
+    assert set(names) == {str(run.path) for run in runs}
+    out.write_text("\n".join(names.values()))
+
+
+@pytest.fixture(autouse=True)
+def quick_report(monkeypatch) -> None:
+    monkeypatch.setattr(study_results, "report", write_page)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """Return a folder with a study that was run."""
+    folder = tmp_path_factory.mktemp("study")
+    (folder / "heads.toml").write_text(STUDY)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(study_results, "report", write_page)
+        fc.run_study(folder / "heads.toml")
+    return folder
+
+
+@pytest.fixture
+def calls(monkeypatch) -> list[str]:
+    """Return the functions that the study has called."""
+    calls = []
+    for name in ("extract", "train_head", "zero_shot"):
+        function = mock.Mock(wraps=getattr(study_run, name), side_effect=_record(calls, name))
+        monkeypatch.setattr(study_run, name, function)
+    return calls
+
+
+def _record(calls, name):
+    def record(*args, **kwargs):
+        calls.append(name)
+        return mock.DEFAULT
+
+    return record
+
+
+def test_results_are_those_of_direct_calls(folder):
+    result = fc.run_study(folder / "heads.toml")
+    assert not result.failures
+    assert len(result.plan.experiments) == 2 + 2 * 2
+    frame = result.frame.set_index(["dataset", "method", "prompts", "of", "metric"]).sort_index()
+    cache = folder / "cache/phantom/tiny.h5"
+    for prompts in ("signs", "lungs"):
+        run = fc.zero_shot(cache, prompts=prompts, n_bootstrap=20)
+        row = frame.loc["phantom", "zero-shot", prompts, "micro", "auroc"]
+        assert row["value"] == run.metrics.micro.auroc
+        assert (row["low"], row["high"]) == run.metrics.micro.auroc_ci
+    head = fc.train_head(cache, "linear", train_size=30, seeds=2, controls=False, n_bootstrap=20)
+    row = frame.loc["phantom", "linear", "", "macro", "f1"]
+    assert row["value"] == head.metrics.seeds.macro["f1"].mean
+    assert row["sd"] == head.metrics.seeds.macro["f1"].sd
+    elsewhere = head.evaluate(folder / "cache/ward/tiny.h5", n_bootstrap=20)
+    row = frame.loc["ward", "linear", "", "Effusion", "accuracy"]
+    assert row["value"] == elsewhere.metrics.per_label["Effusion"].accuracy
+    assert row["trained_on"] == "phantom"
+
+
+def test_tables_mark_what_differs_from_the_best(folder):
+    first, second = fc.run_study(folder / "heads.toml").tables
+    assert first.caption.startswith("phantom: ")
+    assert second.caption.startswith("ward: ")
+    assert first.metrics.metrics == ["macro F1", "supported AUROC"]
+    runs = {fc.load_run(path).name: path for path in (folder / "studies/heads/runs").iterdir()}
+    of_phantom = [path for name, path in runs.items() if name.startswith("phantom")]
+    values = {path: fc.load_run(path).metrics.headline.macro.f1 for path in of_phantom}
+    best = max(values, key=values.get)
+    others = [path for path in of_phantom if path != best]
+    differ = 0
+    for comparison in fc.compare([best, *others]).comparisons:
+        interval = comparison.macro["f1"].ci95
+        differ += interval is not None and interval[1] < 0
+    assert sum(first.metrics.marked["macro F1"]) == differ
+    assert first.metrics.to_markdown().count("†") == sum(map(sum, first.metrics.marked.values()))
+    text = (folder / "studies/heads/tables.tex").read_text()
+    assert text.count("\\begin{tabular}") == text.count("\\end{tabular}") == 2
+    assert "95 \\% interval" in text
+
+
+def test_a_finished_study_computes_nothing(folder, calls, monkeypatch):
+    files = sorted((folder / "studies/heads").glob("*.*"))
+    before = {path: path.read_bytes() for path in files}
+    monkeypatch.setattr(study_results, "report", None)
+    fc.run_study(folder / "heads.toml")
+    assert calls == []
+    assert {path: path.read_bytes() for path in files} == before
+
+
+def test_a_changed_study_runs_what_is_new(folder, calls, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # paths are relative to the file
+    (folder / "more.toml").write_text(STUDY.replace("[30]", "[30, 60]"))
+    plan = fc.plan_study(folder / "more.toml", out=folder / "studies/heads")
+    titles = [one.title for one in plan.pending]
+    assert titles == [
+        title
+        for head in ("prototype", "linear")
+        for title in (f"{head}, train_size 60", f"{head}, train_size 60, trained on phantom")
+    ]
+    assert calls == []
+
+
+def test_an_interrupted_study_ends_with_the_same_results(folder, tmp_path, monkeypatch):
+    (tmp_path / "heads.toml").write_text(STUDY)
+    done = 0
+    train_head = study_run.train_head
+
+    def interrupted(*args, **kwargs):
+        nonlocal done
+        done += 1
+        if done == 2:
+            raise KeyboardInterrupt
+        return train_head(*args, **kwargs)
+
+    monkeypatch.setattr(study_run, "train_head", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        fc.run_study(tmp_path / "heads.toml")
+    fc.run_study(tmp_path / "heads.toml")
+    assert done == 2 + 1  # the first was kept
+    for name in ("results.csv", "tables.md", "tables.tex", "report.html"):
+        assert (tmp_path / "studies/heads" / name).read_bytes() == (
+            folder / "studies/heads" / name
+        ).read_bytes()
+
+
+def test_a_failed_experiment_stops_no_other(folder):
+    text = STUDY.replace("[30]", "[30, 5000]")
+    (folder / "large.toml").write_text(text)
+    result = CliRunner().invoke(app, ["study", str(folder / "large.toml")])
+    assert result.exit_code == 1
+    assert "failed: phantom: linear, train_size 5000: " in result.stdout
+    assert "its training has failed" in result.stdout
+    written = pd.read_csv(folder / "studies/large/results.csv")
+    assert set(written["train_size"].dropna()) == {30}
+
+
+def test_dry_run_lists_experiments(tmp_path):
+    (tmp_path / "heads.toml").write_text(STUDY)
+    result = CliRunner().invoke(app, ["study", str(tmp_path / "heads.toml"), "--dry-run"])
+    assert result.exit_code == 0
+    assert result.stdout.count("\tno\n") == 6
+    assert [path.name for path in tmp_path.iterdir()] == ["heads.toml"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("n_bootstrap", "bootstrap", "unknown key in .*: did you mean n_bootstrap"),
+        ("n_bootstrap = 20", 'n_bootstrap = "20"', "malformed: n_bootstrap"),
+        ("seeds = 2", "seed_count = 2", "unknown argument of train_head 'seed_count'"),
+        ("macro F1", "macro F2", "unknown metric"),
+        ('"linear"]', '"lineal"]', "unknown head"),
+        ('evaluate_on = ["ward"]', 'evaluate_on = ["wart"]', "did you mean ward"),
+        ("[30]", "[]", "`train_size` of train_head is an empty list"),
+        ("seeds = 2", "hidden = [[64], [32]]\nseeds = 2", "no `hidden`"),
+        ('model = "tiny"', "", "name at least one data set, .* and one model"),
+        ("[[zero_shot]]", "[zero_shot]", "lists of tables"),
+        ("seed = 5", "color = 5", "data set ward of .*takes no option `color`"),
+        ("n_bootstrap", "n_bootstrap =", "cannot be parsed"),
+        ("seeds = 2", 'uncertain = "perhaps"', "perhaps"),
+    ],
+)
+def test_mistakes_are_found_before_anything_runs(old, new, message, tmp_path, calls):
+    (tmp_path / "heads.toml").write_text(STUDY.replace(old, new, 1))
+    with pytest.raises(UsageError, match=message):
+        fc.run_study(tmp_path / "heads.toml")
+    assert calls == []
+    assert not (tmp_path / "studies").exists()
+
+
+def test_missing_file_and_unknown_model(tmp_path):
+    with pytest.raises(UsageError, match="No such file"):
+        fc.plan_study(tmp_path / "none.toml")
+    (tmp_path / "heads.toml").write_text(STUDY.replace('"tiny"', '"tinny"'))
+    result = fc.run_study(tmp_path / "heads.toml")
+    assert set(result.failures) == {
+        f"{one.dataset}: {one.title}" for one in result.plan.experiments
+    }
+    assert "did you mean tiny" in next(iter(result.failures.values()))
+
+
+def test_published_results_are_of_the_same_images_labels_and_metric():
+    found = comparable_results("nih", 25596, 14, ["macro AUROC"])
+    assert found
+    assert all(0.5 < result.value < 1 and result.source for result in found)
+    assert comparable_results("nih", 25595, 14, ["macro AUROC"]) == []
+    assert comparable_results("nih", 25596, 13, ["macro AUROC"]) == []
+    assert comparable_results("nih", 25596, 14, ["macro F1"]) == []
+
+
+def test_the_study_of_the_documentation_can_be_planned():
+    page = Path(__file__).parents[2] / "docs/how-to/study_files.md"
+    content = page.read_text().split("```toml")[1].split("```")[0]
+    assert tomllib.loads(content)["train_head"]
