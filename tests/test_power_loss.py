@@ -362,7 +362,7 @@ EXCEPTIONS = {
     "featurecache/evaluation/table.py: to_csv": "returns a text",
     "featurecache/report/plot_style.py: save_figure": "writes the file of write_report",
     "featurecache/report/svg.py: _render_svg": "writes to memory",
-    "featurecache/report/report.py: _write_text": "writes a file that new_file or new_folder replaces",
+    "featurecache/report/report.py: _write_text": "writes a file of new_file or new_folder",
     "featurecache/study/results.py: write_results": "writes a text, which new_file replaces",
     "featurecache/study/run.py: run_study": "calls save of a run, which is atomic",
     "featurecache/runs/predictions.py": "writes into the folder of new_run",
