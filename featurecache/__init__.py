@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from featurecache.heads.learning_curve import LearningCurve, learning_curve
     from featurecache.heads.registry import register_head
     from featurecache.heads.train import train_head
+    from featurecache.importing.import_cache import import_cache
     from featurecache.label_cells import LabelPolicy
     from featurecache.metrics.metrics import Metrics
     from featurecache.prompts import PromptSet
@@ -75,6 +76,7 @@ _MODULES = {
     "explore": "explore.explore",
     "extract": "extraction.extract",
     "finetune": "finetune.finetune",
+    "import_cache": "importing.import_cache",
     "learning_curve": "heads.learning_curve",
     "load_dataset": "datasets.load",
     "load_encoder": "encoders.loading",
@@ -120,6 +122,7 @@ __all__ = [
     "export_cache",
     "extract",
     "finetune",
+    "import_cache",
     "learning_curve",
     "load_dataset",
     "load_encoder",

@@ -124,8 +124,9 @@ def shared_patients(cache: Cache) -> SharedPatients | None:
 
 def identical_files(cache: Cache) -> IdenticalFiles:
     """Find images whose files are byte-identical, by the hashes in the cache."""
-    _, group_of, sizes = np.unique(cache.images.sha256, return_inverse=True, return_counts=True)
-    rows = np.flatnonzero(sizes[group_of] > 1)
+    files = cache.images.sha256
+    _, group_of, sizes = np.unique(files, return_inverse=True, return_counts=True)
+    rows = np.flatnonzero((sizes[group_of] > 1) & (files != b""))
     members: defaultdict[int, list[int]] = defaultdict(list)
     for row in rows.tolist():
         members[int(group_of[row])].append(row)

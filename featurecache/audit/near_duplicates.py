@@ -206,7 +206,8 @@ def nearest_in_other_splits(
         directions, cache.images.split[rows], top=top, at_least=at_least, progress=progress
     )
     files = cache.images.sha256[rows]
-    differ = (near >= 0) & (files[near] != files[:, np.newaxis])
+    same_file = (files[near] == files[:, np.newaxis]) & (files != b"")[:, np.newaxis]
+    differ = (near >= 0) & ~same_file
     first = differ & (np.cumsum(differ, axis=1) == 1)
     query, others = rows[np.nonzero(differ)[0]], rows[near[differ]]
     pairs = zip(np.minimum(query, others).tolist(), np.maximum(query, others).tolist(), strict=True)

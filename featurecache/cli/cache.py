@@ -1,10 +1,11 @@
-"""``cache ls``, ``info``, ``verify``, ``merge``, ``export``: manage caches."""
+"""``cache ls``, ``info``, ``verify``, ``merge``, ``export``, ``import``: manage caches."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from featurecache.cli.cache_import import import_
 from featurecache.cli.errors import with_exit_code
 from featurecache.cli.extract import extract
 from featurecache.cli.option_names import running, with_option_names
@@ -24,7 +25,7 @@ from featurecache.cli.strict_command import StrictCommand
 from featurecache.cli.train_head import train_head
 from featurecache.wording import UNDEFINED, count_noun, format_size
 
-app = typer.Typer(help="List, describe, verify, merge and export caches.", no_args_is_help=True)
+app = typer.Typer(help="List, describe, verify, merge, export and import caches.", no_args_is_help=True)
 
 File = Annotated[Path, typer.Argument(help="Cache file.", metavar="FILE")]
 
@@ -85,7 +86,10 @@ def info(file: File, json: Json = False) -> None:
     rows += [["splits", join_counts(splits)]]
     rows += [[name, format_known(document[name])] for name in ("patients", "studies")]
     rows += [["prompts", ", ".join(document["prompts"]) or "none"]]
-    rows += [["execution", str(Execution.of_spec(document["spec"]))]]
+    if document["imported"]:
+        rows += [["imported from", ", ".join(document["imported"])]]
+    else:
+        rows += [["execution", str(Execution.of_spec(document["spec"]))]]
     if document["probe"] is not None:
         rows += [["speed", format_probe(document["probe"])]]
     rows += [["excluded", format_counts(document["excluded"])]]
@@ -203,3 +207,6 @@ def export(
         )
         return
     print_result(f"{out}: {count_noun(len(cache), cache.units.level)}, {cache.dim}-d embeddings")
+
+
+app.command("import", cls=StrictCommand)(with_exit_code(import_))

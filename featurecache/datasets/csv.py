@@ -1,7 +1,8 @@
 """Data sets listed in a table: a CSV, TSV, Excel or parquet file."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,7 +22,7 @@ from featurecache.datasets.image_rows import join_rows
 from featurecache.datasets.label_columns import describe_label_columns, describe_unused_columns
 from featurecache.datasets.label_strings import class_matrix, label_matrix
 from featurecache.datasets.patients import fill_patients, read_dicom_headers
-from featurecache.datasets.splits import complete_split
+from featurecache.datasets.splits import CompleteSplit, complete_split
 from featurecache.datasets.table_reader import TABLE_SUFFIXES, Table, open_table, tables_in
 from featurecache.errors import DatasetError, UsageError
 from featurecache.progress import Progress
@@ -110,17 +111,6 @@ def load_csv(
         UsageError: If several of ``labels``, ``multilabel`` and ``classes`` are given, or an option
             of those that are not.
     """
-    import pandas as pd
-
-    if sum(map(bool, (labels, multilabel, classes))) > 1:
-        raise UsageError(
-            "give one of `labels` (columns of one label each), `multilabel` (one column of joined "
-            "labels) and `classes` (one column of classes)"
-        )
-    if (positive or negative) and not labels:
-        raise UsageError("`positive` and `negative` are words in columns of `labels`: give these")
-    if label_separator and not multilabel:
-        raise UsageError("`label_separator` joins the labels of `multilabel`: give that column")
     file = _find_table(Path(file))
     root = file.parent if images_root is None else Path(images_root).expanduser()
     if not root.is_dir():
@@ -132,17 +122,21 @@ def load_csv(
     if path is None:
         path, path_notes = find_path_column(opened, _head(opened), root)
         notes += path_notes
-    label_columns = opened.expand(_as_list(labels))
-    metadata = tuple(opened.expand(_as_list(metadata)))
-    roles = {
-        **{"id": id, "patient": patient, "study": study, "split": split},
-        **{"view": view, "sex": sex, "age": age},
-    }
-    # One column may serve twice, for example the path as the id.
-    columns = dict.fromkeys(
-        filter(None, (path, *label_columns, multilabel, classes, *roles.values(), *metadata))
+    columns = TableColumns.of(
+        opened,
+        labels=labels,
+        multilabel=multilabel,
+        classes=classes,
+        positive=positive,
+        negative=negative,
+        label_separator=label_separator,
+        roles={
+            **{"id": id, "patient": patient, "study": study, "split": split},
+            **{"view": view, "sex": sex, "age": age},
+        },
+        metadata=metadata,
     )
-    table = opened.read(list(columns))
+    table = opened.read(columns.names(path))
     has_path = ~is_blank(table[path])
     if not has_path.any():
         raise DatasetError(f"the column {path!r} of {file} is empty in every row: check the column")
@@ -153,54 +147,23 @@ def load_csv(
             f"{count_noun(n_without_path, 'row has', 'rows have')} no path, and "
             f"{'is' if n_without_path == 1 else 'are'} left out."
         )
-
-    names, values, label_notes = _read_labels(
-        table,
-        label_columns,
-        multilabel,
-        classes,
-        file=file,
-        positive=_as_list(positive),
-        negative=_as_list(negative),
-        label_separator=label_separator,
-    )
-    if not names:
-        label_notes = [describe_label_columns(_head(opened), columns, file)]
-    notes += label_notes
-    images = pd.DataFrame({role: table[column] for role, column in roles.items() if column})
+    stated = columns.read(table, used=path)
+    notes += stated.notes
+    images = stated.images
     images["path"], root, path_notes = relative_paths(
         table[path], root, file=file, may_move_up=images_root is None, required=require_images
     )
     notes += path_notes
-    for role, read in _ATTRIBUTES.items():
-        if column := roles[role]:
-            images[role], attribute_notes = read(table[column])
-            notes += attribute_notes
-    images[list(metadata)] = table[list(metadata)]
-    # Before rows are joined, so that a blank cell does not contradict another.
-    for role in images.columns.intersection(["patient", "study", "split"]):
-        images[role] = images[role].where(~is_blank(images[role]), "")
-    images, values, join_notes = join_rows(images, values, file=file, exclusive=bool(classes))
+    images, values, join_notes = join_rows(images, stated.cells, file=file, exclusive=bool(classes))
     notes += join_notes
     if not id:
         images["id"] = images["path"]
     if not patient and require_images:
         images, header_notes = read_dicom_headers(images, root, progress)
         notes += header_notes
-    notes += fill_patients(images)
-    if not patient or not (split or folds or fold):
-        notes += describe_unused_columns(
-            _head(opened), columns, patient=not patient, split=not (split or folds or fold)
-        )
-    completed = complete_split(
-        images["patient"],
-        values,
-        names,
-        stated=images["split"] if split else None,
-        source=f"the column {split!r} of {file}",
-        folds=folds,
-        fold=fold,
-        seed=seed,
+    names = stated.label_names
+    patient_notes, completed = columns.complete(
+        images, values, names, used=path, folds=folds, fold=fold, seed=seed
     )
     images["split"] = completed.names
     return Dataset(
@@ -209,33 +172,193 @@ def load_csv(
         images=images.astype(str),
         labels=values,
         label_names=names,
-        notes=[*notes, *completed.notes],
+        notes=[*notes, *patient_notes, *completed.notes],
         split_draw=completed.draw,
-        metadata=metadata,
+        metadata=columns.metadata,
         excluded={"row without a path": n_without_path},
     )
 
 
-def _read_labels(
-    table: "pd.DataFrame",
-    columns: Sequence[str],
-    multilabel: str | None,
-    classes: str | None,
-    *,
-    file: Path,
-    positive: Sequence[str],
-    negative: Sequence[str],
-    label_separator: str | None,
-) -> tuple[tuple[str, ...], NDArray[np.int8], list[str]]:
-    """Return the names of the labels, their (N, C) values, and notes."""
-    if multilabel:
-        return label_matrix(table[multilabel], file=file, separator=label_separator)
-    if classes:
-        return class_matrix(table[classes], file=file)
-    values, notes = read_labels(
-        table[list(columns)], file=file, positive=positive, negative=negative
-    )
-    return tuple(columns), values, notes
+@dataclass(frozen=True)
+class StatedImages:
+    """What a table states of N images.
+
+    Attributes:
+        images: N rows of text, indexed by line of the table: the columns ``id``, ``patient``,
+            ``study``, ``split``, ``view``, ``sex`` and ``age`` as far as the table has them, ""
+            where unknown, and those of ``metadata``.
+        label_names: Label names (C,).
+        cells: (N, C) int8; see ``featurecache.label_cells``.
+        notes: Sentences on how the cells were read.
+    """
+
+    images: "pd.DataFrame"
+    label_names: tuple[str, ...]
+    cells: NDArray[np.int8]
+    notes: list[str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TableColumns:
+    """Which columns of a table state what of its images.
+
+    Attributes:
+        table: The table.
+        labels: Columns of one label each.
+        multilabel: Column of joined labels.
+        classes: Column of classes.
+        positive: Words for positive in the columns ``labels``.
+        negative: Words for negative.
+        label_separator: What joins the labels of ``multilabel``.
+        roles: Columns by what they state: ``id``, ``patient``, ``study``, ``split``, ``view``,
+            ``sex`` and ``age``.
+        metadata: Further columns to keep.
+    """
+
+    table: Table
+    labels: tuple[str, ...]
+    multilabel: str | None
+    classes: str | None
+    positive: tuple[str, ...]
+    negative: tuple[str, ...]
+    label_separator: str | None
+    roles: Mapping[str, str]
+    metadata: tuple[str, ...]
+
+    @classmethod
+    def of(
+        cls,
+        table: Table,
+        *,
+        labels: str | Sequence[str] | None = None,
+        multilabel: str | None = None,
+        classes: str | None = None,
+        positive: str | Sequence[str] = (),
+        negative: str | Sequence[str] = (),
+        label_separator: str | None = None,
+        roles: Mapping[str, str | None],
+        metadata: str | Sequence[str] = (),
+    ) -> "TableColumns":
+        """Return the columns that the arguments of ``load_csv`` name.
+
+        Raises:
+            UsageError: If they contradict each other.
+            DatasetError: If no column matches a pattern.
+        """
+        if sum(map(bool, (labels, multilabel, classes))) > 1:
+            raise UsageError(
+                "give one of `labels` (columns of one label each), `multilabel` (one column of "
+                "joined labels) and `classes` (one column of classes)"
+            )
+        if (positive or negative) and not labels:
+            raise UsageError(
+                "`positive` and `negative` are words in columns of `labels`: give these"
+            )
+        if label_separator and not multilabel:
+            raise UsageError("`label_separator` joins the labels of `multilabel`: give that column")
+        return cls(
+            table=table,
+            labels=tuple(table.expand(_as_list(labels))),
+            multilabel=multilabel,
+            classes=classes,
+            positive=tuple(_as_list(positive)),
+            negative=tuple(_as_list(negative)),
+            label_separator=label_separator,
+            roles={role: column for role, column in roles.items() if column},
+            metadata=tuple(table.expand(_as_list(metadata))),
+        )
+
+    def names(self, *others: str) -> list[str]:
+        """Return these columns after others, each once: one may serve twice, such as for ids."""
+        chosen = (self.multilabel, self.classes, *self.roles.values(), *self.metadata)
+        return list(dict.fromkeys(filter(None, (*others, *self.labels, *chosen))))
+
+    def read(self, cells: "pd.DataFrame", *, used: str) -> StatedImages:
+        """Return what cells mean.
+
+        Args:
+            cells: The columns ``names``, of N rows, as ``Table.read`` returns them.
+            used: Another column that is no label.
+
+        Raises:
+            DatasetError: If a cell has an invalid value; the message names the line.
+        """
+        import pandas as pd
+
+        file = self.table.path
+        if self.multilabel:
+            names, values, notes = label_matrix(
+                cells[self.multilabel], file=file, separator=self.label_separator
+            )
+        elif self.classes:
+            names, values, notes = class_matrix(cells[self.classes], file=file)
+        else:
+            names = self.labels
+            values, notes = read_labels(
+                cells[list(names)], file=file, positive=self.positive, negative=self.negative
+            )
+        if not names:
+            notes = [describe_label_columns(_head(self.table), self.names(used), file)]
+        images = pd.DataFrame({role: cells[column] for role, column in self.roles.items()})
+        for role, read in _ATTRIBUTES.items():
+            if column := self.roles.get(role):
+                images[role], attribute_notes = read(cells[column])
+                notes += attribute_notes
+        images[list(self.metadata)] = cells[list(self.metadata)]
+        # Before rows are joined, so that a blank cell does not contradict another.
+        for role in images.columns.intersection(["patient", "study", "split"]):
+            images[role] = images[role].where(~is_blank(images[role]), "")
+        return StatedImages(images, names, values, notes)
+
+    def complete(
+        self,
+        images: "pd.DataFrame",
+        cells: NDArray[np.int8],
+        names: Sequence[str],
+        *,
+        used: str,
+        folds: int | None,
+        fold: int | None,
+        seed: int,
+    ) -> tuple[list[str], CompleteSplit]:
+        """Fill in unknown patients, and the splits that the table does not state.
+
+        Args:
+            images: N rows with ``id``; the column ``patient`` is filled in place.
+            cells: (N, C) labels.
+            names: Label names (C,).
+            used: Another column that is in use.
+            folds: See ``load_csv``.
+            fold: See ``load_csv``.
+            seed: See ``load_csv``.
+
+        Returns:
+            Notes, and the splits.
+
+        Raises:
+            DatasetError: If a split has no valid name.
+            UsageError: If ``folds`` and ``fold`` are contradictory.
+        """
+        notes = fill_patients(images)
+        patient, split = self.roles.get("patient"), self.roles.get("split")
+        if not patient or not (split or folds or fold):
+            notes += describe_unused_columns(
+                _head(self.table),
+                self.names(used),
+                patient=not patient,
+                split=not (split or folds or fold),
+            )
+        completed = complete_split(
+            images["patient"],
+            cells,
+            names,
+            stated=images["split"] if split else None,
+            source=f"the column {split!r} of {self.table.path}",
+            folds=folds,
+            fold=fold,
+            seed=seed,
+        )
+        return notes, completed
 
 
 def _as_list(words: str | Sequence[str] | None) -> list[str]:

@@ -1,7 +1,7 @@
 """Columns of a table that look like labels, patients or splits, but were not chosen."""
 
 import re
-from collections.abc import Container
+from collections.abc import Container, Iterable
 from typing import TYPE_CHECKING, Final
 
 from featurecache.datasets.cell_values import MISSING, are_label_cells, read_sexes, read_views
@@ -34,7 +34,7 @@ def describe_label_columns(head: "pd.DataFrame", used: Container[str], file: "Pa
     """
     columns: dict[str, list[str]] = {"labels": [], "multilabel": [], "classes": []}
     for column in head.columns:
-        is_patient = _PATIENTS.fullmatch(column.strip())
+        is_patient = bool(patient_columns([column]))
         if column not in used and not is_patient and (kind := _kind(head[column], file)):
             columns[kind].append(column)
     found = [
@@ -62,8 +62,7 @@ def describe_unused_columns(
     if patient:
         notes += [
             f"The column {column!r} looks like patients: to use it, give it as `patient`."
-            for column in columns
-            if _PATIENTS.fullmatch(column.strip())
+            for column in patient_columns(columns)
         ]
     if split:
         notes += [
@@ -72,6 +71,11 @@ def describe_unused_columns(
             if _looks_like_splits(head[column])
         ]
     return notes
+
+
+def patient_columns(columns: Iterable[str]) -> list[str]:
+    """Return the columns whose names look like those of patients."""
+    return [column for column in columns if _PATIENTS.fullmatch(column.strip())]
 
 
 def _looks_like_splits(cells: "pd.Series[str]") -> bool:

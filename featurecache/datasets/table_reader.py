@@ -37,14 +37,25 @@ _FIRST_BYTES: Final = {
 """How files start that are no text."""
 
 
-class _Rows(Protocol):
+class Rows(Protocol):
+    """The rows of an open table.
+
+    Attributes:
+        header: Names of the columns.
+        notes: Sentences on how the file was read.
+    """
+
     header: list[str]
     notes: list[str]
 
     @property
-    def rounded(self) -> Mapping[int, int]: ...
+    def rounded(self) -> Mapping[int, int]:
+        """Number of cells that have lost digits, by position of the column."""
+        ...
 
-    def rows(self) -> Iterator[tuple[int, list[str]]]: ...
+    def rows(self) -> Iterator[tuple[int, list[str]]]:
+        """Yield the line of each row below the header, and its cells."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -60,7 +71,7 @@ class Table:
     path: Path
     header: tuple[str, ...]
     notes: tuple[str, ...]
-    _rows: _Rows
+    _rows: Rows
 
     def read(self, columns: Sequence[str], *, limit: int | None = None) -> "pd.DataFrame":
         """Read columns, by name, as text without whitespace around it.
@@ -79,29 +90,35 @@ class Table:
         """
         import pandas as pd
 
-        positions = [self._position(column) for column in columns]
-        rows = (
-            (line, [row[position].strip() for position in positions])
-            for line, row in islice(self._rows.rows(), limit)
-        )
         blocks = []
-        with _read_errors(self.path):
-            while block := list(islice(rows, BLOCK_ROWS)):
-                # Share equal strings, because pandas may store Python strings.
-                shared: dict[str, str] = {}
-                cells = [[shared.setdefault(cell, cell) for cell in row] for _, row in block]
-                lines = pd.Index(map(itemgetter(0), block), name="line")
-                blocks.append(pd.DataFrame(cells, lines, columns=list(columns), dtype=str))
+        rows = islice(self.iter_rows(columns), limit)
+        while block := list(islice(rows, BLOCK_ROWS)):
+            # Share equal strings, because pandas may store Python strings.
+            shared: dict[str, str] = {}
+            cells = [[shared.setdefault(cell, cell) for cell in row] for _, row in block]
+            lines = pd.Index(map(itemgetter(0), block), name="line")
+            blocks.append(pd.DataFrame(cells, lines, columns=list(columns), dtype=str))
         if not blocks:
             raise DatasetError(f"{self.path} has no rows below its header: check the file")
-        for column, position in zip(columns, positions, strict=True):
-            if limit is None and (n_rounded := self._rows.rounded.get(position)):
+        for column in columns:
+            if limit is None and (n_rounded := self._rows.rounded.get(self._position(column))):
                 raise DatasetError(
                     f"{self.path}: the column {column!r} has {count_noun(n_rounded, 'number')} of "
                     "more than 15 digits, of which Excel has kept the first 15. Export the column "
                     "again as text, or as .csv"
                 )
         return pd.concat(blocks)
+
+    def iter_rows(self, columns: Sequence[str]) -> Iterator[tuple[int, list[str]]]:
+        """Yield the line of each row and its cells of some columns, without whitespace around them.
+
+        Raises:
+            DatasetError: See ``read``.
+        """
+        positions = [self._position(column) for column in columns]
+        with _read_errors(self.path):
+            for line, row in self._rows.rows():
+                yield line, [row[position].strip() for position in positions]
 
     def expand(self, names: Sequence[str]) -> list[str]:
         """Replace patterns such as ``Finding_*`` by the columns that match, in their order.
@@ -160,7 +177,7 @@ def open_table(path: Path, *, separator: str | None = None, encoding: str | None
     """
     suffix = path.suffix.lower()
     binary = {".xlsx": b"PK\x03\x04", ".xlsm": b"PK\x03\x04", ".parquet": b"PAR1"}.get(suffix)
-    rows: _Rows
+    rows: Rows
     with _read_errors(path):
         require_regular_file(path)
         with path.open("rb") as file:

@@ -39,7 +39,8 @@ class ParquetTable:
     """An open parquet file.
 
     Attributes:
-        header: Names of the columns.
+        header: Names of the columns, except those of vectors, which are no cells.
+        vectors: Names of the columns of vectors: lists of numbers with a fraction.
         notes: None.
         rounded: None.
 
@@ -60,11 +61,21 @@ class ParquetTable:
         require_regular_file(path)
         with _damage_as_value_error():
             self._file = ParquetFile(path)
-        self.header: list[str] = self._file.schema_arrow.names
+        schema = self._file.schema_arrow
+        self.vectors: list[str] = [field.name for field in schema if holds_vectors(field.type)]
+        self.header: list[str] = [name for name in schema.names if name not in self.vectors]
         self.notes: list[str] = []
         metadata = self._file.metadata
-        groups = range(metadata.num_row_groups)
-        _check_size(path, sum(metadata.row_group(group).total_byte_size for group in groups))
+        groups = map(metadata.row_group, range(metadata.num_row_groups))
+        chunks = (group.column(c) for group in groups for c in range(metadata.num_columns))
+        _check_size(
+            path,
+            sum(
+                chunk.total_uncompressed_size
+                for chunk in chunks
+                if chunk.path_in_schema.partition(".")[0] not in self.vectors
+            ),
+        )
         if metadata.num_rows * len(self.header) > MAX_CELLS:
             raise DatasetError(f"{path} has more than {MAX_CELLS:,} cells: split it")
 
@@ -72,10 +83,18 @@ class ParquetTable:
         """Yield the number of each row, from 1, and its cells."""
         number = 0
         with _damage_as_value_error():
-            for batch in self._file.iter_batches(batch_size=1024):
+            for batch in self._file.iter_batches(batch_size=1024, columns=self.header):
                 for row in zip(*(column.to_pylist() for column in batch.columns), strict=True):
                     number += 1
                     yield number, [_as_text(cell) for cell in row]
+
+
+def holds_vectors(kind: Any) -> bool:
+    """Return whether the cells of a column, of a type of pyarrow, are lists of floats."""
+    from pyarrow import types
+
+    is_list = types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind)
+    return is_list and bool(types.is_floating(kind.value_type))
 
 
 class ExcelTable:

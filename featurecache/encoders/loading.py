@@ -292,6 +292,11 @@ def reload_encoder(
             names the field. Or no model has that name.
     """
     source = f"what {name} embedded" if source is None else source
+    if "imported" in spec:
+        raise RunError(
+            f"{source} has embeddings that another program made with {name}, which featurecache "
+            "cannot run: no other image or text can be embedded like them"
+        )
     backend, precision = (str(spec.get(name, "auto")) for name in ("backend", "precision"))
     resize, features = str(spec.get("resize", "published")), spec.get("features")
     views = spec.get("views", 1)

@@ -456,8 +456,9 @@ def require_same_images(first: ScoredImages, other: ScoredImages) -> None:
             f"{pair}: they scored {len(other.ids)} {other.split} and {len(first.ids)} "
             f"{first.split} {noun}, {str(only_one[0])!r} in one of them only"
         )
+    known = (first.sha256 != "") & (other.sha256 != "")
     for what, mine, theirs in (
-        ("files", first.sha256, other.sha256),
+        ("files", first.sha256[known], other.sha256[known]),
         ("patients", first.patients, other.patients),
         ("labels", first.truth, other.truth),
     ):

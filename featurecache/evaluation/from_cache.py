@@ -146,7 +146,8 @@ def cached_rows(cache: Cache, scored: Predictions) -> NDArray[np.intp]:
     """
     rows = positions(cache.images.id, to_utf8(scored.ids))
     (cached,) = np.nonzero(rows >= 0)
-    changed = from_utf8(cache.images.sha256[rows[cached]]) != scored.sha256[cached]
+    files, scored_files = from_utf8(cache.images.sha256[rows[cached]]), scored.sha256[cached]
+    changed = (files != scored_files) & (files != "") & (scored_files != "")
     if changed.any():
         raise CacheError(
             f"{cache.path} holds other files than those that the run scored, "

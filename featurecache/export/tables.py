@@ -2,10 +2,11 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final, NotRequired
 
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import TypedDict
 
 from featurecache.io.fingerprint import canonical_json
 from featurecache.label_cells import BLANK, names_of_codes
@@ -17,10 +18,67 @@ from featurecache.store.records import METADATA, TextSet, from_utf8, label_colum
 if TYPE_CHECKING:
     import pandas as pd
 
-IMAGE_COLUMNS: Final = (*METADATA, "path", "sha256")
+IMAGE_COLUMNS: Final = (*METADATA, "path", "sha256", "perceptual_hash")
 """Columns of the table of images, before those of its labels."""
 MARKER: Final = "featurecache.json"
 """File of the header, in formats that are folders of files."""
+
+
+EXPORT_FORMAT: Final = "featurecache export"
+EXPORT_VERSION: Final = 1
+
+
+class ExportedTexts(TypedDict):
+    """What an export says of a prompt set; see ``TextSet``."""
+
+    fingerprint: str
+    templates: list[str]
+    aligned: bool
+    scale: float | None
+    bias: float | None
+    n_cut: int
+    max_tokens: int | None
+    spec: dict[str, Any] | None
+
+
+class ExportHeader(TypedDict):
+    """What an export says of itself; see ``Header`` and ``Cache``.
+
+    Attributes:
+        images: Number of images.
+        trained_on: Number of images of each collection that the encoder was fine-tuned on.
+        labels: Label names.
+        label_columns: The column of each label.
+        label_values: The codes of cells by name, None for blank ones.
+        label_policy: Only of a single data set.
+        label_policies: Only of joined data sets, by collection.
+        spec: The encoder spec.
+    """
+
+    format: str
+    version: int
+    dataset: str
+    collection: str
+    model: str
+    revision: str | None
+    fingerprint: str
+    created: str
+    images: int
+    dim: int
+    image_level_split: bool
+    exposed: bool
+    trained_on: dict[str, int]
+    bit_depth: int | None
+    excluded: dict[str, int]
+    labels: list[str]
+    label_columns: list[str]
+    label_values: dict[str, int | None]
+    label_policy: NotRequired[dict[str, str]]
+    label_policies: NotRequired[dict[str, dict[str, str]]]
+    units: dict[str, str]
+    texts: dict[str, ExportedTexts]
+    notes: list[str]
+    spec: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -61,8 +119,15 @@ def iter_blocks(cache: Cache, progress: Progress | None) -> Iterator[Block]:
         stop = min(start + BLOCK_ROWS, len(cache))
         images, cells = cache.images.take(slice(start, stop)), cache.cells[start:stop]
         table = images.to_pandas()
-        for name in ("path", "sha256"):
-            column = pd.Series(from_utf8(getattr(images, name)))
+        files = {
+            "path": from_utf8(images.path),
+            "sha256": from_utf8(images.sha256),
+            "perceptual_hash": [
+                row.tobytes().hex() if row.any() else "" for row in images.perceptual_hash
+            ],
+        }
+        for name, values in files.items():
+            column = pd.Series(values, dtype=str)
             table[name] = column.mask(column == "")
         labels = {
             name: pd.arrays.IntegerArray(cells[:, c].copy(), cells[:, c] == BLANK)
@@ -115,9 +180,9 @@ def header(cache: Cache, columns: Sequence[str] | None = None) -> str:
         columns: The columns of its labels. By default ``label_columns``.
     """
     joined = row_join_of(cache)
-    document = {
-        "format": "featurecache export",
-        "version": 1,
+    document: ExportHeader = {
+        "format": EXPORT_FORMAT,
+        "version": EXPORT_VERSION,
         "dataset": cache.header.dataset,
         "collection": cache.header.collection,
         "model": cache.header.model,
@@ -128,16 +193,12 @@ def header(cache: Cache, columns: Sequence[str] | None = None) -> str:
         "dim": cache.dim,
         "image_level_split": cache.header.image_level_split,
         "exposed": cache.header.exposed,
+        "trained_on": {name: len(images) for name, images in cache.header.trained_on.items()},
         "bit_depth": cache.header.bit_depth,
+        "excluded": cache.excluded,
         "labels": list(cache.labels.names),
         "label_columns": list(columns or label_columns(cache.labels.names)),
         "label_values": {**names_of_codes(cache.cells), "blank": None},
-        # The cells of joined rows are labels by the policy of each data set.
-        **(
-            {"label_policy": asdict(cache.policy)}
-            if joined is None
-            else {"label_policies": {c.header.collection: asdict(c.policy) for c in joined.caches}}
-        ),
         "units": cache.units.to_config(),
         "texts": {
             text.name: {
@@ -146,10 +207,19 @@ def header(cache: Cache, columns: Sequence[str] | None = None) -> str:
                 "aligned": text.aligned,
                 "scale": text.scale,
                 "bias": text.bias,
+                "n_cut": text.n_cut,
+                "max_tokens": text.max_tokens,
+                "spec": None if text.encoder_spec is None else dict(text.encoder_spec),
             }
             for text in text_sets(cache)
         },
         "notes": list(cache.header.notes),
         "spec": dict(cache.header.encoder_spec),
     }
+    if joined is None:
+        document["label_policy"] = asdict(cache.policy)
+    else:  # whose cells are labels by the policy of each data set
+        document["label_policies"] = {
+            source.header.collection: asdict(source.policy) for source in joined.caches
+        }
     return canonical_json(document)

@@ -255,6 +255,8 @@ def _other_caches(builder: CacheBuilder) -> Iterator[StoredContent]:
             _warn_of_unused(file, error)
             continue
         header = cache.header
+        if header.imported:
+            continue  # which does not show how the embeddings were made
         same_encoder = not first_difference(header.encoder_spec, builder.header.encoder_spec)
         # Without a bit depth, every file that was encoded defines the range of its values.
         if same_encoder and header.bit_depth in (None, builder.header.bit_depth):

@@ -3,8 +3,8 @@
 import logging
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from itertools import compress
 from pathlib import Path
@@ -36,12 +36,13 @@ from featurecache.extraction.table import (
 from featurecache.extraction.texts import encode_prompts
 from featurecache.images.subprocess_decoder import IMAGE_TIMEOUT
 from featurecache.io.atomic import remove_leftovers, require_short_name
-from featurecache.io.lock import OnWait, exclusive_lock
+from featurecache.io.lock import OnWait
 from featurecache.progress import Progress
 from featurecache.prompts import PromptSet
 from featurecache.provenance.records import ImageRecords
 from featurecache.store.builder import CacheBuilder
-from featurecache.store.layout import cache_path, lock_path
+from featurecache.store.layout import cache_path
+from featurecache.store.lock import cache_lock
 from featurecache.store.merge import Shard
 from featurecache.store.open import mark_as_newest
 from featurecache.store.records import (
@@ -200,7 +201,7 @@ def update_caches(
             )
     with ExitStack() as stack:
         for path in sorted(paths):
-            stack.enter_context(_cache_lock(path, on_wait))
+            stack.enter_context(cache_lock(path, on_wait=on_wait))
             # Under the lock, no other process is writing them.
             remove_leftovers(path)
         dataset = keep_cached_splits(dataset, cache_paths(dataset, encoders, cache_dir, None))
@@ -283,22 +284,6 @@ def update_caches(
         ]
         mark_as_newest(paths)
         return summaries
-
-
-@contextmanager
-def _cache_lock(path: Path, on_wait: OnWait | None) -> Iterator[None]:
-    """Be the only process that writes a cache; leave no lock file if nothing was written.
-
-    Removing it while it is held is safe: a process that waits for it notices, and makes a new one.
-    """
-    lock = lock_path(path)
-    with exclusive_lock(path, lock, on_wait=on_wait):
-        try:
-            yield
-        finally:
-            names = [file.name for file in path.parent.iterdir()]
-            if not any(name.startswith(path.name) and name != lock.name for name in names):
-                lock.unlink(missing_ok=True)
 
 
 def cache_paths(

@@ -123,6 +123,25 @@ def new_files(target: Path, companions: Sequence[Path] = ()) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+@contextmanager
+def scratch_folder(target: Path) -> Iterator[Path]:
+    """Yield an empty temporary folder beside ``target``, which is removed at the end.
+
+    Args:
+        target: The file or folder that is written with its help.
+
+    Raises:
+        OSError: The disk is full or not writable; the error names a file.
+    """
+    temporary = _beside(target)
+    try:
+        with _disk_errors_as_os_error(target):
+            temporary.mkdir()
+            yield temporary
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
 def _sync_all(folder: Path) -> None:
     """Flush what is in a folder to the disk, with the modes of new files."""
     mode = folder.stat().st_mode & 0o666

@@ -183,6 +183,12 @@ class CacheBuilder:
         self.cache: Cache | None = read_cache(path) if path.exists() else None
         if self.cache is not None:
             stored = self.cache.header
+            if stored.imported:
+                raise CacheError(
+                    f"{path} was imported from {', '.join(stored.imported)}, so it is not known "
+                    "which image files its embeddings are of, and none can be added: give another "
+                    "`cache_dir`, or another `name` of the data set"
+                )
             require_same_id_scheme(path, stored.collection, header.collection)
             given = dict(header.encoder_spec)
             if "libraries" in given and "libraries" in stored.encoder_spec:

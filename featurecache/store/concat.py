@@ -211,6 +211,8 @@ def _require_agreement(
         what: getattr(first.images, name)[rows] != getattr(other.images, name)[other_rows]
         for name, what in (("split", "splits"), ("patient", "patients"), ("sha256", "files"))
     }
+    for member, member_rows in ((first, rows), (other, other_rows)):
+        differences["files"] &= member.images.sha256[member_rows] != b""
     unequal_labels = first.labels.cells[rows] != other.labels.cells[other_rows]
     differences["labels"] = unequal_labels.any(axis=1)
     for what, differ in differences.items():

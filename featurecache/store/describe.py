@@ -109,6 +109,7 @@ def describe_cache(path: str | os.PathLike[str]) -> dict[str, Any]:
         "failures": dict(cache.failures),
         "notes": list(cache.header.notes),
         "extraction": dict(cache.header.extraction),
+        "imported": dict(cache.header.imported),
         "spec": dict(cache.header.encoder_spec),
     }
 

@@ -11,11 +11,10 @@ import numpy as np
 
 from featurecache.errors import CacheError, UsageError
 from featurecache.io.atomic import require_absent, require_short_name
-from featurecache.io.lock import exclusive_lock
 from featurecache.provenance.encoder_spec import spec_difference
 from featurecache.store.cache import Cache
 from featurecache.store.gather import gather_rows
-from featurecache.store.layout import lock_path
+from featurecache.store.lock import cache_lock
 from featurecache.store.reader import read_cache
 from featurecache.store.records import (
     Extraction,
@@ -133,8 +132,7 @@ def _merge(paths: Sequence[Path], target: Path) -> int:
     row = np.concatenate([np.arange(n, dtype=np.int32) for n in rows])[order]
     failures = {image: reason for cache in caches for image, reason in cache.failures.items()}
     failed = positions(images.id, to_utf8(list(failures))) < 0
-    # Only now, because the lock file stays, and a refusal should leave nothing.
-    with exclusive_lock(target, lock_path(target)):
+    with cache_lock(target):
         require_absent(target)
         write_cache(
             target,
@@ -142,6 +140,11 @@ def _merge(paths: Sequence[Path], target: Path) -> int:
                 first.header,
                 libraries=_all_libraries(caches),
                 listed=_listed([cache.header for cache in caches]),
+                imported={
+                    name: sha256
+                    for cache in caches
+                    for name, sha256 in cache.header.imported.items()
+                },
                 table={},
                 extraction=_without_shard(first.header.extraction),
             ),

@@ -131,6 +131,7 @@ def _read_header(
             policy=LabelPolicy(**_parse_as(attributes.get("label_policy", "{}"), dict[str, str])),
             table=_parse_as(attributes.get("table", "{}"), dict[str, str]),
             extraction=_parse_as(attributes["extraction"], Extraction),
+            imported=_parse_as(attributes.get("imported", "{}"), dict[str, str]),
         )
     except (KeyError, ValueError, TypeError) as error:
         raise CacheError(

@@ -317,6 +317,8 @@ class Header:
         extraction: Arguments of ``extract`` that matter to its result, to repeat it. ``data`` and
             ``model`` are None where they were made in Python, and so is the value of such a prompt
             set; others have their name or file.
+        imported: SHA-256, in hex, of the files or folders that the embeddings were imported from,
+            by name; empty for those that were extracted.
     """
 
     model: str
@@ -337,6 +339,7 @@ class Header:
     policy: LabelPolicy = field(default_factory=LabelPolicy)
     table: Mapping[str, str] = field(default_factory=dict)
     extraction: Extraction = field(default_factory=Extraction)
+    imported: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def vocabulary_names(self) -> tuple[str, ...]:
@@ -351,7 +354,7 @@ class Header:
 
 def label_columns(names: Iterable[str]) -> list[str]:
     """Return the column of each label: its name, after "label " if another column has that."""
-    taken = {*METADATA, "path", "sha256", "embedding"}
+    taken = {*METADATA, "path", "sha256", "perceptual_hash", "embedding"}
     columns = []
     for name in names:
         while name in taken:

@@ -112,6 +112,7 @@ def _root_attributes(header: Header) -> dict[str, Value | None]:
         "label_policy": canonical_json(asdict(policy)) if policy != LabelPolicy() else None,
         "table": canonical_json(header.table) if header.table else None,
         "extraction": canonical_json(header.extraction),
+        "imported": canonical_json(header.imported) if header.imported else None,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
     }
 

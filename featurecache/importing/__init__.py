@@ -1,0 +1,1 @@
+"""Make caches of embeddings that other programs, or exports of caches, hold."""

@@ -1,0 +1,451 @@
+"""Embeddings in the files of other programs, read block by block."""
+
+import re
+import zipfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+from types import MappingProxyType
+from typing import IO, TYPE_CHECKING, Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from featurecache.datasets.table_reader import TABLE_SUFFIXES, Table, open_table
+from featurecache.datasets.typed_table import holds_vectors
+from featurecache.errors import DatasetError, UsageError
+from featurecache.store.cache import BLOCK_ROWS
+from featurecache.wording import count_noun
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+Block = NDArray[np.floating[Any]]
+"""(n, D) embeddings of consecutive rows."""
+
+COLUMN: Final = "embedding"
+"""The column or array of embeddings where there are several, unless another one is given."""
+_SHARD: Final = re.compile(r"img_emb_?(\d+)\.npy")
+"""Arrays of clip-retrieval: img_emb/img_emb_0.npy, img_emb_1.npy, ..."""
+
+
+@dataclass(frozen=True)
+class Vectors:
+    """The embeddings of N images in a file or folder.
+
+    Attributes:
+        source: The file or folder.
+        files: Files that are read, in order.
+        blocks: Function that reads the embeddings, in blocks, from the first.
+        rows: N; None if only reading all of them would tell.
+        ids: Ids of the images, if the embeddings are named by them; None where a table has one row
+            for each embedding.
+        table: The table that is in the same file or folder; None without one.
+        notes: Sentences on how they are read.
+    """
+
+    source: Path
+    files: tuple[Path, ...]
+    blocks: Callable[[], Iterator[Block]]
+    rows: int | None = None
+    ids: tuple[str, ...] | None = None
+    table: Table | None = None
+    notes: tuple[str, ...] = ()
+
+
+def open_vectors(
+    source: Path,
+    embedding: Sequence[str] = (),
+    *,
+    separator: str | None = None,
+    encoding: str | None = None,
+) -> Vectors:
+    """Open the embeddings in a file or folder.
+
+    Args:
+        source: An array (.npy), arrays (.npz), a table (.parquet, .csv, ...), the output folder of
+            clip-retrieval, or a folder with one .npz or .npy file for each image.
+        embedding: Columns of a table, or patterns of them, or the name of an array in .npz files.
+        separator: See ``open_table``.
+        encoding: See ``open_table``.
+
+    Raises:
+        DatasetError: The file or folder is missing, is of another kind, or cannot be read.
+        UsageError: It can be read in several ways.
+    """
+    name = source.name.lower()
+    if source.is_dir():
+        if embedding and not next(source.rglob("*.npz"), None):
+            raise UsageError(f"{source} has no .npz files: leave out `embedding`")
+        if (source / "img_emb").is_dir():
+            return _clip_retrieval(source)
+        return _file_per_image(source, embedding)
+    if not source.exists():
+        raise DatasetError(f"{source} does not exist: check the path")
+    if name.endswith(".npy"):
+        if embedding:
+            raise UsageError(f"{source} is one array: leave out `embedding`")
+        return _arrays(source, [source])
+    if name.endswith(".npz"):
+        return _named_arrays(source, embedding)
+    if name.endswith(TABLE_SUFFIXES):
+        table = open_table(source, separator=separator, encoding=encoding)
+        if name.endswith(".parquet"):
+            return _vector_column(table, embedding)
+        if not embedding:
+            raise UsageError(
+                f"{source}: give `embedding`, the columns of the embeddings, such as 'emb_*'"
+            )
+        return _number_columns(table, embedding)
+    if "tfrecord" in name:
+        raise DatasetError(
+            f"{source}: TFRecord files are not read, as that needs TensorFlow: save the embeddings "
+            "as .npz, one array for each image, with the ids as names"
+        )
+    raise DatasetError(
+        f"{source} holds no embeddings that can be read: give a folder, or a file whose name ends "
+        f"in .npy, .npz, {', '.join(TABLE_SUFFIXES)}"
+    )
+
+
+def _arrays(source: Path, files: Sequence[Path], table: Table | None = None) -> Vectors:
+    """Open .npy files whose rows are those of a table, in this order."""
+    shapes = [_open_array(file).shape for file in files]
+    for file, shape in zip(files, shapes, strict=True):
+        if len(shape) < 2:
+            raise DatasetError(
+                f"{file} is an array of shape {shape}: give one of shape (images, dimensions)"
+            )
+
+    def blocks() -> Iterator[Block]:
+        for file, (rows, *_) in zip(files, shapes, strict=True):
+            for start in range(0, rows, BLOCK_ROWS):
+                # Opened anew, so that pages that were read do not stay mapped.
+                block = np.asarray(_open_array(file)[start : start + BLOCK_ROWS])
+                yield block.reshape(len(block), -1)
+
+    rows = sum(shape[0] for shape in shapes)
+    return Vectors(source, tuple(files), blocks, rows, table=table, notes=_flattened(shapes[0][1:]))
+
+
+def _open_array(file: Path) -> NDArray[Any]:
+    with _read_errors(file):
+        array: NDArray[Any] = np.load(file, mmap_mode="r")
+    _require_numbers(file, array.dtype)
+    return array
+
+
+def _clip_retrieval(folder: Path) -> Vectors:
+    """Open the folders img_emb and metadata, which have one file for each shard."""
+    from pyarrow.parquet import ParquetFile
+
+    matches = {file: _SHARD.fullmatch(file.name) for file in (folder / "img_emb").glob("*.npy")}
+    shards = sorted((int(match[1]), file) for file, match in matches.items() if match)
+    if not shards or len(shards) < len(matches):
+        raise DatasetError(f"{folder}/img_emb has no arrays, or others than img_emb_NUMBER.npy")
+    tables = []
+    for _, file in shards:
+        stem = re.sub(r"^img_emb", "metadata", file.stem)
+        path = folder / "metadata" / f"{stem}.parquet"
+        if not path.is_file():
+            raise DatasetError(f"{path} is missing, which lists the images of {file}")
+        table = open_table(path)
+        rows = len(_open_array(file))
+        with _read_errors(path), ParquetFile(path) as opened:
+            listed = opened.metadata.num_rows
+        if listed != rows:
+            raise DatasetError(
+                f"{path} has {count_noun(listed, 'row')}, but {file} has "
+                f"{count_noun(rows, 'embedding')}: one of them is not complete"
+            )
+        tables.append(table)
+    if different := [table for table in tables if table.header != tables[0].header]:
+        raise DatasetError(
+            f"{different[0].path} has other columns than {tables[0].path}: "
+            f"{', '.join(different[0].header)} instead of {', '.join(tables[0].header)}"
+        )
+    files = [file for _, file in shards]
+    listing = Table(folder / "metadata", tables[0].header, (), _ConcatenatedRows(tables))
+    vectors = _arrays(folder, files, listing)
+    return replace(vectors, files=(*files, *(table.path for table in tables)))
+
+
+class _ConcatenatedRows:
+    """The rows of several tables with the same columns, numbered on.
+
+    Args:
+        tables: The tables.
+    """
+
+    rounded: Mapping[int, int] = MappingProxyType({})
+
+    def __init__(self, tables: Sequence[Table]) -> None:
+        self._tables = tables
+        self.header = list(tables[0].header)
+        self.notes: list[str] = []
+
+    def rows(self) -> Iterator[tuple[int, list[str]]]:
+        rows = (row for table in self._tables for _, row in table.iter_rows(self.header))
+        return enumerate(rows, 1)
+
+
+def _file_per_image(folder: Path, embedding: Sequence[str]) -> Vectors:
+    """Open a folder with a file for each image, whose id is its path without the suffix."""
+    for suffix in (".npz", ".npy"):
+        files = sorted(folder.rglob(f"*{suffix}"))
+        if files:
+            break
+    else:
+        raise DatasetError(
+            f"{folder} holds no embeddings: give a file, the output folder of clip-retrieval, or a "
+            "folder with an .npz or .npy file for each image"
+        )
+
+    def vector(file: Path) -> NDArray[Any]:
+        with _read_errors(file):
+            array = np.load(file)
+            if suffix == ".npz":
+                with array:
+                    array = array[_only_array(file, array.files, embedding)]
+        _require_numbers(file, array.dtype)
+        return np.asarray(array)
+
+    ids = tuple(str(file.relative_to(folder).with_suffix("").as_posix()) for file in files)
+    shape = vector(files[0]).shape
+
+    def blocks() -> Iterator[Block]:
+        yield from _stack((str(file), vector(file)) for file in files)
+
+    return Vectors(folder, tuple(files), blocks, len(ids), ids, notes=_flattened(shape))
+
+
+def _only_array(file: Path, names: Sequence[str], embedding: Sequence[str]) -> str:
+    wanted = embedding[0] if embedding else COLUMN
+    if wanted in names:
+        return wanted
+    if embedding or len(names) != 1:
+        raise UsageError(
+            f"{file} has the arrays {', '.join(names) or 'none'}: give the name of the one of the "
+            "embedding as `embedding`"
+        )
+    return names[0]
+
+
+def _named_arrays(file: Path, embedding: Sequence[str]) -> Vectors:
+    """Open an .npz file: a matrix, with columns beside it, or an array for each image."""
+    with _read_errors(file), zipfile.ZipFile(file) as archive:
+        arrays = {}
+        for member in archive.namelist():
+            with archive.open(member) as opened:
+                arrays[member.removesuffix(".npy")] = _read_header(opened)
+    if len(embedding) > 1:
+        raise UsageError("`embedding` names one array of an .npz file")
+    matrices = [name for name, (shape, _, _) in arrays.items() if len(shape) > 1]
+    wanted = embedding[0] if embedding else COLUMN
+    if embedding and wanted not in arrays:
+        raise UsageError(f"{file} has no array {wanted!r}: it has {', '.join(arrays)}")
+    if wanted not in matrices:
+        shapes = {shape for shape, _, _ in arrays.values()}
+        if embedding or (len(matrices) != 1 and len(shapes) != 1):
+            raise UsageError(
+                f"{file} has {count_noun(len(arrays), 'array')}, which are neither one matrix nor "
+                "vectors of one length: give the name of the matrix as `embedding`"
+            )
+        if len(shapes) == 1 and not (len(arrays) == 1 and matrices):
+            return _array_per_image(file, arrays)
+        (wanted,) = matrices
+    shape, is_fortran, dtype = arrays[wanted]
+    _require_numbers(file, dtype)
+    columns = [
+        name
+        for name, (other, _, kind) in arrays.items()
+        if other == shape[:1] and name != wanted and kind.kind in "UiufbS"
+    ]
+    if is_fortran:
+        raise DatasetError(f"{file}: the array {wanted!r} is in Fortran order: save it in C order")
+
+    def blocks() -> Iterator[Block]:
+        size = dtype.itemsize * int(np.prod(shape[1:]))
+        with (
+            _read_errors(file),
+            zipfile.ZipFile(file) as archive,
+            archive.open(f"{wanted}.npy") as opened,
+        ):
+            _read_header(opened)
+            for start in range(0, shape[0], BLOCK_ROWS):
+                rows = min(BLOCK_ROWS, shape[0] - start)
+                yield np.frombuffer(opened.read(rows * size), dtype).reshape(rows, -1)
+
+    table = Table(file, tuple(columns), (), _ArrayRows(file, columns)) if columns else None
+    return Vectors(file, (file,), blocks, shape[0], table=table, notes=_flattened(shape[1:]))
+
+
+def _array_per_image(file: Path, arrays: Mapping[str, tuple[Any, bool, np.dtype[Any]]]) -> Vectors:
+    """Open an .npz file of arrays of one shape, named by the ids of the images."""
+    shape, _, _ = next(iter(arrays.values()))
+    for _, _, dtype in arrays.values():
+        _require_numbers(file, dtype)
+
+    def blocks() -> Iterator[Block]:
+        with _read_errors(file), np.load(file) as opened:
+            yield from _stack((f"{file}, {name}", opened[name]) for name in arrays)
+
+    return Vectors(file, (file,), blocks, len(arrays), tuple(arrays), notes=_flattened(shape))
+
+
+class _ArrayRows:
+    """One-dimensional arrays of an .npz file, as the columns of a table.
+
+    Args:
+        file: The file.
+        columns: Names of the arrays.
+    """
+
+    rounded: Mapping[int, int] = MappingProxyType({})
+
+    def __init__(self, file: Path, columns: Sequence[str]) -> None:
+        self._file = file
+        self.header = list(columns)
+        self.notes: list[str] = []
+
+    def rows(self) -> Iterator[tuple[int, list[str]]]:
+        with np.load(self._file) as opened:
+            columns = [_as_texts(opened[name]) for name in self.header]
+        return enumerate(map(list, zip(*columns, strict=True)), 1)
+
+
+def _as_texts(column: NDArray[Any]) -> list[str]:
+    if column.dtype.kind == "S":
+        column = np.char.decode(column, "utf-8")
+    if column.dtype.kind == "f":
+        return [
+            "" if np.isnan(value) else str(int(value)) if value.is_integer() else str(value)
+            for value in column.astype(np.float64)
+        ]
+    return [str(value) for value in column.tolist()]
+
+
+def _vector_column(table: Table, embedding: Sequence[str]) -> Vectors:
+    """Open a parquet file with a column of vectors, or with a column for each dimension."""
+    import pyarrow.compute as pc
+    from pyarrow.parquet import ParquetFile
+
+    path = table.path
+    with _read_errors(path), ParquetFile(path) as file:
+        columns = [field.name for field in file.schema_arrow if holds_vectors(field.type)]
+        rows = file.metadata.num_rows
+    if embedding and not set(embedding) & set(columns):
+        return _number_columns(table, embedding, rows=rows)
+    if not embedding:
+        embedding = [COLUMN] if COLUMN in columns else columns
+    if len(embedding) != 1:
+        listed = ", ".join(map(repr, columns))
+        reason = f"several columns of vectors, {listed}" if columns else "no column of vectors"
+        raise UsageError(
+            f"{path} has {reason}: give `embedding`, the column, or the columns of single numbers, "
+            "such as 'emb_*'"
+        )
+    (column,) = embedding
+
+    def blocks() -> Iterator[Block]:
+        dim, start = None, 0
+        with _read_errors(path), ParquetFile(path) as file:
+            for batch in file.iter_batches(batch_size=BLOCK_ROWS, columns=[column]):
+                lists: pa.Array = batch.column(0)
+                lengths = pc.fill_null(pc.list_value_length(lists), 0).to_numpy()
+                dim = int(lengths[0]) if dim is None else dim
+                if (wrong := np.flatnonzero((lengths != dim) | (lengths == 0))).size:
+                    raise DatasetError(
+                        f"{path}, row {start + int(wrong[0]) + 1}: the embedding has "
+                        f"{count_noun(int(lengths[wrong[0]]), 'number')}"
+                        + (f", the first one {dim}" if dim else "")
+                    )
+                start += len(lists)
+                yield lists.flatten().to_numpy(zero_copy_only=False).reshape(-1, dim)
+
+    return Vectors(path, (path,), blocks, rows, table=table)
+
+
+def _number_columns(table: Table, embedding: Sequence[str], rows: int | None = None) -> Vectors:
+    """Open a table with a column for each dimension, or with one of texts such as "[0.1, 0.2]"."""
+    columns = table.expand(embedding)
+
+    def blocks() -> Iterator[Block]:
+        cells = table.iter_rows(columns)
+        while block := list(islice(cells, BLOCK_ROWS)):
+            if len(columns) == 1:
+                block = [
+                    (line, re.sub(r"[\[\](),;]", " ", text).split()) for line, (text,) in block
+                ]
+            yield from _stack(
+                (f"{table.path}, line {line}", _as_numbers(table.path, line, texts))
+                for line, texts in block
+            )
+
+    return Vectors(table.path, (table.path,), blocks, rows, table=table)
+
+
+def _as_numbers(path: Path, line: int, texts: Sequence[str]) -> NDArray[np.float64]:
+    try:
+        return np.array(texts, dtype=np.float64)
+    except ValueError as error:
+        raise DatasetError(
+            f"{path}, line {line}: the embedding has a cell that is not a number: {error}"
+        ) from error
+
+
+def _stack(named: Iterator[tuple[str, NDArray[Any]]]) -> Iterator[Block]:
+    """Yield vectors as blocks; arrays of more dimensions are flattened.
+
+    Args:
+        named: Where each vector is, for messages, and the vector.
+
+    Raises:
+        DatasetError: One has another length than the first, or none.
+    """
+    dim = None
+    while block := list(islice(named, BLOCK_ROWS)):
+        for where, vector in block:
+            dim = vector.size if dim is None else dim
+            if vector.size != dim or not dim:
+                raise DatasetError(
+                    f"{where}: the embedding has {count_noun(vector.size, 'number')}"
+                    + (f", the first one {dim}" if dim else "")
+                )
+        yield np.stack([vector.reshape(-1) for _, vector in block])
+
+
+def _read_header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """Return the shape of an array in a .npy file, whether it is in Fortran order, and its type."""
+    version = np.lib.format.read_magic(file)
+    if version == (1, 0):
+        return np.lib.format.read_array_header_1_0(file)
+    return np.lib.format.read_array_header_2_0(file)
+
+
+def _require_numbers(file: Path, dtype: np.dtype[Any]) -> None:
+    if dtype.kind != "f":
+        raise DatasetError(
+            f"{file} holds values of type {dtype}: give embeddings as floating-point numbers"
+        )
+
+
+def _flattened(shape: Sequence[int]) -> tuple[str, ...]:
+    if len(shape) < 2:
+        return ()
+    return (
+        f"Each embedding is an array of {' x '.join(map(str, shape))} numbers, which are taken as "
+        "one vector.",
+    )
+
+
+@contextmanager
+def _read_errors(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (DatasetError, UsageError, MemoryError):
+        raise
+    except Exception as error:
+        raise DatasetError(f"{path} cannot be read: {type(error).__name__}: {error}") from error
