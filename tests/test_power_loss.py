@@ -340,6 +340,7 @@ EXCEPTIONS = {
     "featurecache/extraction/crash_journal.py: __init__": "changes a file of new_file in place",
     "featurecache/finetune/random_init.py: randomly_initialized": "TrainableEncoder.save is atomic",
     "featurecache/finetune/training.py: _train_epoch": "TrainingState.save is atomic",
+    "featurecache/importing/import_cache.py: _store": "writes a scratch file",
     "featurecache/runs/folder.py": "writes into the folder of new_run",
     "featurecache/store/hdf5.py: sealed_file": "writes a file of its callers",
     "featurecache/store/preallocate.py: reserve": "writes the file of sealed_file",

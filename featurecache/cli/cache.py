@@ -25,7 +25,9 @@ from featurecache.cli.strict_command import StrictCommand
 from featurecache.cli.train_head import train_head
 from featurecache.wording import UNDEFINED, count_noun, format_size
 
-app = typer.Typer(help="List, describe, verify, merge, export and import caches.", no_args_is_help=True)
+app = typer.Typer(
+    help="List, describe, verify, merge, export and import caches.", no_args_is_help=True
+)
 
 File = Annotated[Path, typer.Argument(help="Cache file.", metavar="FILE")]
 

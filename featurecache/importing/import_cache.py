@@ -50,7 +50,7 @@ _ID_COLUMNS: Final = ("id", "image_id", "image", "image_path", "path", "filename
 """Columns that are taken for the ids of images, unless one is given."""
 
 _SEVERAL_PER_PATIENT: Final = re.compile(
-    r"(^|/)(\d{8}_\d{3}(\.\w+)?$|patient\d{3,}/|p\d{8}/)", re.IGNORECASE
+    r"(?:^|/)(?:\d{8}_\d{3}(?:\.\w+)?$|patient\d{3,}/|p\d{8}/)", re.IGNORECASE
 )
 """Ids as in ChestX-ray14, CheXpert and MIMIC-CXR, which name a patient with several images."""
 

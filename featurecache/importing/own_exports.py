@@ -69,7 +69,10 @@ class OwnExport:
             raise DatasetError(f"{self.table.path} has a label that is no number") from error
         if not set(np.unique(cells).tolist()) <= VALID_CELLS:
             raise DatasetError(f"{self.table.path} has numbers that are no cells of labels")
-        images = table[list(METADATA)].assign(path=np.arange(len(table)).astype(str))
+        images = table[list(METADATA)].assign(
+            path=np.arange(len(table)).astype(str),
+            age=table["age"].str.removesuffix(".0"),  # in CSV files, ages are floats
+        )
         dataset = Dataset(
             name=safe_name(name or header["dataset"]),
             root=self.path,

@@ -27,6 +27,7 @@ Block = NDArray[np.floating[Any]]
 
 COLUMN: Final = "embedding"
 """The column or array of embeddings where there are several, unless another one is given."""
+_READ_BYTES: Final = 2**20
 _SHARD: Final = re.compile(r"img_emb_?(\d+)\.npy")
 """Arrays of clip-retrieval: img_emb/img_emb_0.npy, img_emb_1.npy, ..."""
 
@@ -351,7 +352,9 @@ def _vector_column(table: Table, embedding: Sequence[str]) -> Vectors:
 
     def blocks() -> Iterator[Block]:
         dim, start = None, 0
-        with _read_errors(path), ParquetFile(path) as file:
+        # By default, whole columns are buffered.
+        buffering: dict[str, Any] = {"pre_buffer": False, "buffer_size": _READ_BYTES}
+        with _read_errors(path), ParquetFile(path, **buffering) as file:
             for batch in file.iter_batches(batch_size=BLOCK_ROWS, columns=[column]):
                 lists: pa.Array = batch.column(0)
                 lengths = pc.fill_null(pc.list_value_length(lists), 0).to_numpy()

@@ -40,6 +40,7 @@ EXTRA_OPTIONS = {
 
 TESTED_ELSEWHERE = {
     "demo": "tests/cli/test_demo.py",
+    "cache import": "tests/importing/test_import.py",  # needs embeddings from elsewhere
     "explore": "tests/explore/test_explore.py",  # without the extra that the command needs
     "study": "tests/study/test_study.py",  # needs a study file
     "suggest": "tests/cli/test_suggest_command.py",  # needs images without labels

@@ -22,6 +22,7 @@ COMMANDS_RUN = [
     "how-to/zero_shot",
     "how-to/retrieve",
     "how-to/export",
+    "how-to/import",
     "how-to/report",
 ]
 """Pages whose commands need nothing but the workspace."""

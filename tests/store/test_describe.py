@@ -101,6 +101,7 @@ def test_description_is_one_json_document(cache_file: Path) -> None:
         "failures": {"b/2": "the file is empty"},
         "notes": ["one", "zwölf"],
         "extraction": {},
+        "imported": {},
         "spec": {"model": "m", "precision": "fp32", "size": [224, 224]},
     }
 
