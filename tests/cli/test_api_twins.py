@@ -168,6 +168,23 @@ def test_cache_export(workspace):
         assert Path(f"command{suffix}").read_bytes() == Path(f"python{suffix}").read_bytes()
 
 
+def test_cache_import(workspace):
+    np.save("vectors.npy", workspace.cache.arrays()[0])
+    table = workspace.cache.to_pandas().fillna({"view": ""})
+    table.to_csv("vectors.csv", index=False)
+    columns = ("--patient-column", "patient", "--label-column", "Mass", "--split-column", "split")
+    document = workspace.json("cache", "import", "vectors.npy", "--model", "m", *columns)
+    columns = {"patient": "patient", "labels": "Mass", "split": "split"}
+    by_python = fc.import_cache("vectors.npy", model="m", name="python", **columns)
+    by_command = fc.open_cache(document["path"])
+    pd.testing.assert_frame_equal(by_command.to_pandas(), by_python.to_pandas())
+    np.testing.assert_array_equal(by_python.embedding, workspace.cache.embedding)
+    assert (document["images"], document["labels"]) == (80, ["Mass"])
+    outcome = workspace.run("cache", "import", "vectors.npy", "--model", "n")
+    assert outcome.code == 2
+    assert "looks like patients: give --patient-column" in " ".join(outcome.stderr.split())
+
+
 def test_align(workspace, tiny_pair, image_folder, monkeypatch):
     monkeypatch.setenv("FEATURECACHE_MODELS", str(tiny_pair))
     columns = {"patient": "patient", "split": "split", "labels": ["Opacity", "Rare"]}
