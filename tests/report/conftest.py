@@ -46,7 +46,10 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
         ("train-head", "--head", "weighted_sum", "--cache", cache, "--out", "head", "--epochs", 5),
         ("train-head", "--head", "linear", "--cache", cache, "--out", "linear", "--no-controls"),
         ("zero-shot", "--cache", cache, "--out", "zero"),
-        ("evaluate", "head", "--cache", cache, "--split", "test", "--out", "transfer"),
+        (
+            *("evaluate", "head", "--cache", cache, "--split", "test", "--by", "sex"),
+            *("--out", "transfer"),
+        ),
         (
             "finetune",
             *dataset,

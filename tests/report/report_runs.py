@@ -14,6 +14,7 @@ import numpy as np
 
 from featurecache.evaluation.evaluate import evaluate
 from featurecache.evaluation.split_data import SplitData
+from featurecache.metrics.cohort import Ages, Cohort, SplitCohort
 from featurecache.runs.predictions import Predictions
 from featurecache.runs.run import Run
 
@@ -23,6 +24,36 @@ HOSTILE = (
     "$\\frac{1}{",
     "{{ 7 * 7 }} & _Öl/../x",
     "_bell \x07 and\nline",
+)
+
+
+def split_cohort(n: int, n_patients: int | None) -> SplitCohort:
+    """Return n images of two labels, one of which is unknown."""
+    return SplitCohort(
+        n=n,
+        n_patients=n_patients,
+        n_labeled=n - 1,
+        sexes={"": 1, "F": 4},
+        ages=Ages(n=4, median=52.25, quartiles=(40.0, 63.0)),
+        views={"PA": n},
+        positive={"Mass": 3, "Edema": 0},
+        known={"Mass": 12, "Edema": 0},
+    )
+
+
+COHORT = Cohort(
+    left_out={"listed, but not on disk": 12},
+    n_loaded=188,
+    n_patients_loaded=75,
+    failed={"damaged": 3},
+    n_images=175,
+    n_patients=70,
+    unused={"copied in a later split": 5},
+    splits={
+        "train": split_cohort(50, 5),
+        "test": split_cohort(120, 60),
+        "all": split_cohort(170, 65),
+    },
 )
 
 FETCHING = ("src", "srcset", "poster", "data", "action", "formaction", "background", "ping")

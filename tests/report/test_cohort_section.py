@@ -5,41 +5,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from featurecache.metrics.cohort import Ages, Cohort, SplitCohort
 from featurecache.metrics.conformal import fit_conformal, measure_answers
 from featurecache.metrics.familiarity import FamiliarityScores
 from featurecache.report.page import build_page
 from featurecache.runs.run import load_run
-from tests.report.report_runs import Page, assert_valid, write_run
-
-
-def split_cohort(n: int, n_patients: int | None) -> SplitCohort:
-    return SplitCohort(
-        n=n,
-        n_patients=n_patients,
-        n_labeled=n - 1,
-        sexes={"": 1, "F": 4},
-        ages=Ages(n=4, median=52.25, quartiles=(40.0, 63.0)),
-        views={"PA": n},
-        positive={"Mass": 3, "Edema": 0},
-        known={"Mass": 12, "Edema": 0},
-    )
-
-
-COHORT = Cohort(
-    left_out={"listed, but not on disk": 12},
-    n_loaded=188,
-    n_patients_loaded=75,
-    failed={"damaged": 3},
-    n_images=175,
-    n_patients=70,
-    unused={"copied in a later split": 5},
-    splits={
-        "train": split_cohort(50, 5),
-        "test": split_cohort(120, 60),
-        "all": split_cohort(170, 65),
-    },
-)
+from tests.report.report_runs import COHORT, Page, assert_valid, split_cohort, write_run
 
 
 def flow_texts(page) -> list[str]:

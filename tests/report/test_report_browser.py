@@ -1,5 +1,6 @@
 """The page in a browser: no requests, no errors, accessible, readable on a phone and on paper."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -7,9 +8,10 @@ from PIL import Image
 
 from featurecache.report.page import build_page
 from featurecache.report.report import save_page
-from tests.report.report_runs import opened, write_run
+from tests.report.report_runs import COHORT, opened, write_run
 
 PHONE = {"width": 390, "height": 844}
+OPEN_DETAILS = "document.querySelectorAll('details').forEach(details => { details.open = true })"
 
 
 @pytest.fixture(scope="session")
@@ -17,12 +19,18 @@ def pages(workspace, hostile_run, tmp_path_factory) -> dict[str, Path]:
     """Reports of several runs, of one with example images, and of one whose names are markup."""
     folder = tmp_path_factory.mktemp("pages")
     files = {path.name: path for path in (workspace.images / "images").iterdir()}
-    runs = [write_run(folder / name, seed=n, warnings=[name]) for n, name in enumerate("ab")]
+    runs = [
+        write_run(folder / name, seed=n, warnings=[name], n_val=120, cohort=COHORT.to_json())
+        for n, name in enumerate("ab")
+    ]
+    others = [workspace.folder / name for name in ("transfer", "curve")]
     pages = {
-        "several": build_page([*runs, workspace.folder / "curve"]),
+        "several": build_page([*runs, *others]),
         "one": build_page([workspace.folder / "head"], files=files),
         "hostile": build_page([hostile_run]),
     }
+    sections = re.findall('<section aria-labelledby="([a-z]+)">', pages["several"].html)
+    assert {"cohort", "operating", "subgroups", "answers", "checklists"} <= set(sections)
     for name, page in pages.items():
         save_page(page, folder / f"{name}.html")
     return {name: folder / f"{name}.html" for name in pages}
@@ -38,6 +46,7 @@ def test_page_is_self_contained_and_accessible(chromium, pages, name, scheme):
         own_url = pages[name].resolve().as_uri()
         assert [url for url in requests if not url.startswith("data:")] == [own_url]
         assert messages == []
+        tab.evaluate(OPEN_DETAILS)
         # The page's policy forbids scripts; axe is injected by the debugger, past the policy.
         violations = axe.run(tab).response["violations"]
         serious = [v for v in violations if v["impact"] in ("serious", "critical")]
@@ -47,6 +56,7 @@ def test_page_is_self_contained_and_accessible(chromium, pages, name, scheme):
 @pytest.mark.parametrize("name", ["several", "one", "hostile"])
 def test_page_fits_a_phone(chromium, pages, name):
     with opened(chromium, pages[name], viewport=PHONE) as (tab, _, _):
+        tab.evaluate(OPEN_DETAILS)
         assert tab.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
 
 
@@ -78,3 +88,10 @@ def test_print_is_black_on_white_in_dark_mode(chromium, pages):
             ("backgroundColor", "rgb(255, 255, 255)"),
         ):
             assert tab.evaluate(f"getComputedStyle(document.body).{name}") == color
+        flow = "getComputedStyle(document.querySelector('#cohort ~ figure text')).fill"
+        assert tab.evaluate(flow) == "rgb(29, 35, 41)"
+        # Checklists are printed if they are open.
+        display = "getComputedStyle(document.querySelector('.checklist')).display"
+        assert tab.evaluate(display) == "none"
+        tab.evaluate(OPEN_DETAILS)
+        assert tab.evaluate(display) == "block"
