@@ -83,6 +83,16 @@ class Cohort(Document):
     unused: dict[str, Count]
     splits: dict[str, SplitCohort]
 
+    @property
+    def excluded(self) -> dict[str, int]:
+        """Number of images of the data set without an embedding, by reason."""
+        excluded = {**self.left_out, **self.failed}
+        n_loaded = self.n_loaded or 0
+        # Those that a sample of the data set, or the other caches of several, lack.
+        if (others := n_loaded - self.n_images - sum(self.failed.values())) > 0:
+            excluded["not extracted"] = others
+        return excluded
+
 
 def count_unused(
     rows: Mapping[str, NDArray[np.intp]],

@@ -85,7 +85,7 @@ def _facts_of_images(run: ScoredRun) -> Iterator[tuple[str, Fact]]:
     yield "blinding", Fact("probabilities are computed from images alone", "details")
     if cohort is None:
         return
-    n_excluded = count_noun(sum(run.excluded.values()), "excluded image")
+    n_excluded = count_noun(sum(cohort.excluded.values()), "excluded image")
     yield "flow", Fact(f"flow diagram, {n_excluded}", "cohort")
     yield "cohort", Fact("patients, sex, age, view and positives by split", "cohort")
     yield "views", Fact("views by split", "cohort")

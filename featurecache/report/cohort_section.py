@@ -31,7 +31,7 @@ def cohort_section(scored: Sequence[ScoredRun], registry: PlotRegistry) -> list[
                 f"Flow of the images of {run.name}",
                 plots.flow_plot(flow_steps(run, cohort), _flow_of_splits(run, cohort)),
             ),
-            "excluded": format_counts(run.excluded),
+            "excluded": format_counts(cohort.excluded),
             "unused": format_counts(cohort.unused),
             "table": cohort_table(run, cohort),
         }
@@ -52,13 +52,9 @@ def flow_steps(run: ScoredRun, cohort: Cohort) -> list[FlowStep]:
     images = f"{count_noun(cohort.n_images, 'image')} with an embedding"
     if "cache" not in run.config:
         images = f"{count_noun(cohort.n_images, 'image')} that can be read"
-    n_loaded = cohort.n_loaded or cohort.n_images + sum(cohort.failed.values())
-    excluded = {**cohort.left_out, **cohort.failed}
-    if (n_other := n_loaded - cohort.n_images - sum(cohort.failed.values())) > 0:
-        excluded["not in the sample"] = n_other
-    steps = []
+    steps, excluded = [], cohort.excluded
     if excluded:
-        n_listed = n_loaded + sum(cohort.left_out.values())
+        n_listed = cohort.n_images + sum(excluded.values())
         # Who the patients of the images are that were left out, nobody has counted.
         patients = _patients(cohort.n_patients_loaded, at_least=bool(cohort.left_out))
         listed = [f"{count_noun(n_listed, 'image')} of {run.dataset}", *patients]

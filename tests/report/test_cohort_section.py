@@ -21,7 +21,7 @@ def test_flow_diagram_counts_what_is_left_out(tmp_path):
     assert_valid(Page(page.html))
     assert flow_texts(page) == [
         *("200 images of nih", "at least 75 patients"),
-        *("Excluded: 25 images", "12 listed, but not on disk", "3 damaged", "10 not in the sample"),
+        *("Excluded: 25 images", "12 listed, but not on disk", "3 damaged", "10 not extracted"),
         *("175 images that can be read", "70 patients"),
         *("Not used: 5 images", "5 copied in a later split"),
         *("Training", "50 images", "5 patients", "49 labeled"),
