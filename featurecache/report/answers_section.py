@@ -34,8 +34,8 @@ def answers_table(run: ScoredRun) -> Table | None:
     of_seed = f", {run.metrics.seed_note}" if run.metrics.seed_note else ""
     return Table(
         f"answers-{run.name}",
-        f"Answers of {run.name}{of_seed}, to cover {100 * answers.coverage:g} % of positives and of "
-        "negatives, with exact 95 % intervals over patients",
+        f"Answers of {run.name}{of_seed}, to cover {100 * answers.coverage:g} % of positives and "
+        "of negatives, with exact 95 % intervals over patients",
         ["label", "positives covered", "negatives covered", "unsure", "wrong if answered"],
         [
             [
