@@ -2,10 +2,11 @@
 
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from typing import Any, Final, Literal
+from types import GenericAlias
+from typing import Any, Final, Literal, get_type_hints
 
 from typing_extensions import TypedDict
 
@@ -20,26 +21,42 @@ from featurecache.units import Units
 
 StepKind = Literal["zero_shot", "train_head", "finetune"]
 
-WHERE: Final = ("dataset", "model", "features")
+WHERE: Final[Mapping[str, Any]] = {"dataset": str, "model": str, "features": str}
 """What a step is done with: by default all data sets, models and features of the file."""
-OPENING: Final = tuple(field.name for cls in (LabelPolicy, Units) for field in fields(cls))
+OPENING: Final[Mapping[str, Any]] = {**get_type_hints(LabelPolicy), **get_type_hints(Units)}
 """Arguments of ``open_cache``: what cells count as, and what is scored."""
-_EVALUATION: Final = ("evaluate_on", "label_map")
-_ARGUMENTS: Final[Mapping[StepKind, Sequence[str]]] = {
-    "zero_shot": (*WHERE, *OPENING, "prompts", "scoring", "operating_point"),
-    "train_head": (
-        *(*WHERE, *OPENING, *_EVALUATION, "seeds", "coverage", "operating_point", "controls"),
-        *(field.name for field in fields(HeadConfig)),
-    ),
-    "finetune": (
-        *("dataset", "model", *_EVALUATION, "recipe", "operating_point", "workers", "device"),
-        *(field.name for field in fields(FinetuneConfig)),
-    ),
+_EVALUATION: Final = {
+    "operating_point": str,
+    "evaluate_on": list[str],
+    "label_map": dict[str, str | list[str]],
 }
-_EXTRACTION: Final = (
-    *("model", "features", "prompts", "device", "backend", "precision", "resize", "views"),
-    *("bit_depth", "batch_size", "workers", "image_timeout"),
-)
+_ARGUMENTS: Final[Mapping[StepKind, Mapping[str, Any]]] = {
+    "zero_shot": {**WHERE, **OPENING, "prompts": str, "scoring": str, "operating_point": str},
+    "train_head": {
+        **WHERE,
+        **OPENING,
+        **_EVALUATION,
+        **get_type_hints(HeadConfig),
+        "hidden": list[int],
+        "seeds": int,
+        "coverage": float,
+        "controls": bool,
+    },
+    "finetune": {
+        **WHERE,
+        **_EVALUATION,
+        **get_type_hints(FinetuneConfig),
+        "recipe": str,
+        "workers": int,
+        "device": str,
+    },
+}
+_EXTRACTION: Final[Mapping[str, Any]] = {
+    **dict.fromkeys(("model", "features", "prompts", "device", "backend", "precision"), str),
+    **{"resize": str, "views": int, "bit_depth": int, "batch_size": int, "workers": int},
+    "image_timeout": float,
+}
+"""The arguments of each section, and the type of each of their values."""
 _WHOLE: Final = ("hidden", "evaluate_on")
 """Arguments whose value is a list itself: several values are a list of lists."""
 
@@ -125,7 +142,7 @@ def read_study(path: Path, *, out: Path | None = None) -> StudyFile:
     folder = path.absolute().parent
     datasets = content.get("datasets", {})
     extraction = dict(content.get("extract", {}))
-    _check_arguments("extract", extraction, _EXTRACTION)
+    _check_arguments(path, "extract", extraction, _EXTRACTION)
     models = [_located(model, folder) for model in _values(extraction.pop("model", []))]
     if not datasets or not models:
         raise UsageError(
@@ -140,6 +157,8 @@ def read_study(path: Path, *, out: Path | None = None) -> StudyFile:
             f"{path}: nothing is to be done; add one or more of "
             f"{', '.join(f'[[{kind}]]' for kind in _ARGUMENTS)}"
         )
+    if (n_bootstrap := content.get("n_bootstrap", 1000)) < 0:
+        raise UsageError(f"{path}: `n_bootstrap` is {n_bootstrap}: must be at least 0")
     metrics = content.get("metrics", list(DEFAULT_METRICS))
     for name in metrics:
         if name not in COLUMNS:
@@ -148,7 +167,7 @@ def read_study(path: Path, *, out: Path | None = None) -> StudyFile:
         path=path,
         out=folder / content.get("out", f"studies/{path.stem}") if out is None else out,
         cache_dir=folder / content.get("cache_dir", "cache"),
-        n_bootstrap=content.get("n_bootstrap", 1000),
+        n_bootstrap=n_bootstrap,
         metrics=metrics,
         datasets=datasets,
         models=models,
@@ -183,10 +202,7 @@ def _parse(path: Path) -> _StudyContent:
 
 
 def _step(kind: StepKind, arguments: Mapping[str, Any], path: Path) -> Step:
-    _check_arguments(kind, arguments, _ARGUMENTS[kind])
-    for name, value in arguments.items():
-        if isinstance(value, list) and not value:
-            raise UsageError(f"{path}: `{name}` of {kind} is an empty list: leave it out")
+    _check_arguments(path, kind, arguments, _ARGUMENTS[kind])
     values = {name: _values(value, whole=name in _WHOLE) for name, value in arguments.items()}
     if kind == "train_head":
         values.setdefault("head", ["weighted_sum"])
@@ -195,15 +211,25 @@ def _step(kind: StepKind, arguments: Mapping[str, Any], path: Path) -> Step:
 
 def _values(value: Any, *, whole: bool = False) -> list[Any]:
     """Return the values to try: those of a list, or the only one."""
-    if not isinstance(value, list) or (whole and not isinstance(value[0], list)):
+    if not isinstance(value, list) or (whole and not all(isinstance(v, list) for v in value)):
         return [value]
     return value
 
 
-def _check_arguments(section: str, given: Mapping[str, Any], valid: Sequence[str]) -> None:
-    for name in given:
+def _check_arguments(
+    path: Path, section: str, given: Mapping[str, Any], valid: Mapping[str, Any]
+) -> None:
+    """Check that arguments exist and that their values have the right type."""
+    for name, value in given.items():
         if name not in valid:
-            raise UnknownNameError(f"argument of {section}", name, valid)
+            raise UnknownNameError(f"argument of {section} in {path}", name, valid)
+        if value == []:
+            raise UsageError(f"{path}: `{name}` of {section} is an empty list: leave it out")
+        for one in _values(value, whole=name in _WHOLE):
+            try:
+                strict_json.validate({name: one}, GenericAlias(dict, (str, valid[name])))
+            except ValueError as error:
+                raise UsageError(f"{path}, {section}: {error}") from error
 
 
 def _check_names(study: StudyFile, step: Step) -> None:
@@ -213,7 +239,7 @@ def _check_names(study: StudyFile, step: Step) -> None:
         "model": study.models,
         "features": study.features,
     }
-    evaluated = [name for names in step.values.get("evaluate_on", []) for name in _values(names)]
+    evaluated = [name for names in step.values.get("evaluate_on", []) for name in names]
     named = {kind: step.values.get(kind, []) for kind in WHERE} | {"evaluate_on": evaluated}
     for kind, names in named.items():
         valid = known.get(kind, list(study.datasets))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 from featurecache.datasets.load import load_dataset
 from featurecache.datasets.registry import get_dataset_spec
-from featurecache.errors import UsageError
+from featurecache.errors import UnknownNameError, UsageError
 from featurecache.extraction.extract import DEFAULT_PROMPTS
 from featurecache.features import parse_features
 from featurecache.finetune.config import FinetuneConfig, make_config
@@ -167,8 +167,10 @@ def _load(name: str, options: Mapping[str, Any], file: StudyFile) -> "Dataset":
     own_name = None if source == name else name
     try:
         return load_dataset(source, located, name=own_name, **options)
-    except UsageError as error:
-        raise type(error)(f"data set {name} of {file.path}: {error}") from error
+    except UnknownNameError:
+        raise
+    except (UsageError, TypeError) as error:  # an option of another type
+        raise UsageError(f"data set {name} of {file.path}: {error}") from error
 
 
 def _fingerprint_of(dataset: "Dataset") -> str:
@@ -195,7 +197,7 @@ def _experiments(file: StudyFile, prompts: Sequence[str]) -> Iterator[Experiment
             one = Experiment(step.kind, dataset, model, features, values)
             yield one
             mapped = {} if label_map is None else {"label_map": label_map}
-            for other in [others] if isinstance(others, str) else others:
+            for other in others:
                 if other != dataset:
                     yield Experiment(
                         "evaluate", other, model, features, {**values, **mapped}, training=one
@@ -228,6 +230,8 @@ def _check(step: Step, values: Mapping[str, Any]) -> None:
     Units(**{name: opening[name] for name in opening if name in _names(Units)})
     if "operating_point" in values:
         OperatingPoint.parse(values["operating_point"])
+    if values.get("seeds", 1) < 1:
+        raise UsageError(f"`seeds` is {values['seeds']}: must be at least 1")
     if step.kind == "train_head":
         config = HeadConfig(**{k: v for k, v in values.items() if k in _names(HeadConfig)})
         head_spec(config.head).check(config)

@@ -206,6 +206,12 @@ def test_dry_run_lists_experiments(tmp_path):
         ("[[zero_shot]]", "[zero_shot]", "lists of tables"),
         ("seed = 5", "color = 5", "data set ward of .*takes no option `color`"),
         ("n_bootstrap", "n_bootstrap =", "cannot be parsed"),
+        ("n_bootstrap = 20", "n_bootstrap = -1", "must be at least 0"),
+        ("seeds = 2", 'seeds = ["2"]', "train_head: seeds: .* integer"),
+        ("seeds = 2", "seeds = 0", "must be at least 1"),
+        ('model = "tiny"', "model = 5", "extract: model: .* string"),
+        ('evaluate_on = ["ward"]', 'evaluate_on = "ward"', "evaluate_on: .* list"),
+        ("n_images = 40", 'n_images = "40"', "data set ward of"),
         ("seeds = 2", 'uncertain = "perhaps"', "perhaps"),
     ],
 )
