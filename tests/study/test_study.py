@@ -196,7 +196,7 @@ def test_dry_run_lists_experiments(tmp_path):
     [
         ("n_bootstrap", "bootstrap", "unknown key in .*: did you mean n_bootstrap"),
         ("n_bootstrap = 20", 'n_bootstrap = "20"', "malformed: n_bootstrap"),
-        ("seeds = 2", "seed_count = 2", "unknown argument of train_head 'seed_count'"),
+        ("seeds = 2", "seed_count = 2", "unknown argument of train_head in .* 'seed_count'"),
         ("macro F1", "macro F2", "unknown metric"),
         ('"linear"]', '"lineal"]', "unknown head"),
         ('evaluate_on = ["ward"]', 'evaluate_on = ["wart"]', "did you mean ward"),
