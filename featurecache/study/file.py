@@ -39,6 +39,7 @@ _ARGUMENTS: Final[Mapping[StepKind, Mapping[str, Any]]] = {
         **get_type_hints(HeadConfig),
         "hidden": list[int],
         "seeds": int,
+        "ensemble": int,
         "coverage": float,
         "controls": bool,
     },
