@@ -86,11 +86,11 @@ def user_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 def quick() -> Iterator[None]:
     """Do less of what takes long and of which no test needs much.
 
-    Draw phantoms in half the usual size, and in a report only the plots of its first labels; search
-    the penalty of a control, half the time of a run, among fewer fits; do not measure executions
-    for seconds.
+    Draw phantoms in half the usual size and a third of the usual number, and in a report only the
+    plots of its first labels; search the penalty of a control, half the time of a run, among fewer
+    fits; do not measure executions for seconds.
     """
-    from featurecache.datasets.phantom.folder import generate_phantom
+    from featurecache.datasets.phantom import folder
     from featurecache.evaluation import simple_predictors
     from featurecache.extraction import probe
     from featurecache.report import label_sections
@@ -100,9 +100,10 @@ def quick() -> Iterator[None]:
     def first_label_plots(label: Any, scored: Any, registry: Any) -> Any:
         return label_plots(label, scored, registry) if len(registry.figures) < 20 else []
 
-    assert generate_phantom.__kwdefaults__ is not None
+    assert folder.generate_phantom.__kwdefaults__ is not None
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(generate_phantom.__kwdefaults__, "size", 112)
+        patch.setitem(folder.generate_phantom.__kwdefaults__, "size", 112)
+        patch.setattr(folder, "N_IMAGES", 200)
         patch.setattr(simple_predictors, "STRENGTHS", (1e-2,))
         patch.setattr(simple_predictors, "N_FOLDS", 2)
         patch.setattr(probe, "MIN_SECONDS", 0.01)

@@ -46,7 +46,6 @@ def test_interrupted_demo_is_completed_by_the_same_command(run, tmp_path, monkey
 @pytest.fixture
 def demo_outcome(run, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "user-cache"))
-    monkeypatch.setattr("featurecache.datasets.phantom.folder.N_IMAGES", 200)
     outcome = run("demo", "--n-bootstrap", 20)
     assert outcome.code == 0, outcome.stderr
     return outcome

@@ -258,11 +258,11 @@ def test_main_workflow_on_real_images_with_real_weights(
     monkeypatch.setenv("FEATURECACHE_DATA", str(shared_data))
     outcome = run(
         *("extract", "--model", "dinov2-minilm", "--dataset", "nih", "--split", "patient"),
-        *("--limit", 30, "--json"),
+        *("--limit", 16, "--json"),
     )
     assert outcome.code == 0, outcome.stderr
-    assert outcome.json[0]["done"] == 30
-    quick = ("--epochs", 20, "--no-controls", "--n-bootstrap", 20)
+    assert outcome.json[0]["done"] == 16
+    quick = ("--epochs", 3, "--no-controls", "--n-bootstrap", 20)
     trained = run("train-head", "--head", "weighted_sum", *quick, "--json")
     assert trained.code == 0, trained.stderr
     assert trained.json["per_label"]["Hernia"]["auroc"] is None

@@ -19,6 +19,7 @@ from PIL import Image
 from featurecache.datasets.dataset import Dataset
 from featurecache.encoders.encoder import Array, Encoder
 from featurecache.store.cache import Cache
+from tests.extraction.color import color_of
 
 DIM = 6
 NOT_FINITE, TOO_LARGE, ALL_ZERO = 0xFF0000, 0xFE0000, 0xFD0000
@@ -37,12 +38,6 @@ def expected_embedding(number: int) -> np.ndarray:
 def expected_text(text: str) -> np.ndarray:
     """The embedding of a text, (DIM,) float32, from its sha256."""
     return np.frombuffer(hashlib.sha256(text.encode()).digest(), np.uint8)[:DIM] + np.float32(1)
-
-
-def color_of(image: Image.Image) -> Array:
-    """The first pixel, (3, 1, 1)."""
-    color = np.asarray(image.convert("RGB"), dtype=np.float32)[0, 0]
-    return color.reshape(3, 1, 1)
 
 
 class StubEncoder(Encoder):

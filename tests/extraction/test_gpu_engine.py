@@ -11,22 +11,20 @@ import pytest
 import featurecache as fc
 from featurecache.datasets.dataset import Dataset
 from featurecache.encoders.encoder import Encoder
-from featurecache.encoders.loading import load_encoder
 from featurecache.errors import FeaturecacheError, UsageError
 from featurecache.extraction.gpu_engine import encode_on_gpus, visible_gpus
 from featurecache.extraction.update import ExtractionSummary, update_caches
 from featurecache.store.reader import read_cache
-from tests.extraction.stub_encoder import content, make_dataset, write_images
+from tests.extraction.stub_encoder import StubEncoder, content, make_dataset, write_images
 
 BATCH, IMAGES = 2, 40
-LOCAL = partial(load_encoder, "tiny", precision="fp32")
-FEATURES = ["projected", "layers:-1,-2+mean"]
+NAMES = ["one", "other"]
 
 
-def load_on_gpu(folder: Path, features: str | None = None) -> Encoder:
-    """Load the encoder, and note on which GPU."""
+def load_on_gpu(folder: Path, name: str) -> Encoder:
+    """Load an encoder, and note on which GPU."""
     (folder / f"gpu-{os.environ['CUDA_VISIBLE_DEVICES']}").touch()
-    return LOCAL(features=features)
+    return StubEncoder(name, seconds=0.02)
 
 
 def workers() -> list[psutil.Process]:
@@ -45,7 +43,7 @@ def encode(
     engine = partial(encode_on_gpus, loads=loads, gpus=["3", "5"])
     return update_caches(
         dataset,
-        [LOCAL(features=features) for features in FEATURES[: len(loads)]],
+        [StubEncoder(name) for name in NAMES[: len(loads)]],
         cache_dir=cache,
         batch_size=BATCH,
         engine=engine,
@@ -71,11 +69,11 @@ def test_cache_equals_that_of_one_process_although_one_is_killed(
             killed.append(workers()[0])
             killed[0].kill()
 
-    loads = [partial(load_on_gpu, tmp_path, features) for features in FEATURES]
+    loads = [partial(load_on_gpu, tmp_path, name) for name in NAMES]
     summaries = encode(dataset, tmp_path / "gpus", loads, progress=progress)
     assert len(killed) == 1
     assert sorted(path.name for path in tmp_path.glob("gpu-*")) == ["gpu-3", "gpu-5"]
-    encoders = [LOCAL(features=features) for features in FEATURES]
+    encoders = [StubEncoder(name) for name in NAMES]
     local = update_caches(dataset, encoders, cache_dir=tmp_path / "local", batch_size=BATCH)
     for summary, expected in zip(summaries, local, strict=True):
         assert content(read_cache(summary.path)) == content(read_cache(expected.path))

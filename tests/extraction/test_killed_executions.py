@@ -13,9 +13,9 @@ from featurecache.store.layout import chunks_path
 from tests.extraction.killed_executions import FEATURES
 from tests.extraction.stub_encoder import write_images
 
-EXECUTIONS = ["torch:bf16"]
+EXECUTIONS = ["torch:bf16-weights"]
 if find_spec("openvino") and find_spec("nncf"):
-    EXECUTIONS += ["openvino:fp32", "openvino:int8", "openvino:bf16", "torch:bf16-weights"]
+    EXECUTIONS.append("openvino:int8")
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")

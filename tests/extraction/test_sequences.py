@@ -71,7 +71,7 @@ def run(
     )
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(
     steps=st.lists(STEPS, min_size=2, max_size=14),
     labels=st.lists(st.sampled_from([1, 0, -1]), min_size=SLOTS, max_size=SLOTS),

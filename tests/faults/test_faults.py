@@ -35,16 +35,16 @@ def test_commands_end_cleanly_and_resume_after_faults() -> None:
 
 def test_corrupt_caches_are_detected(capsys: pytest.CaptureFixture[str]) -> None:
     # These faults need no process of their own.
-    code = main(["--trials", "40", "--fault", "bytes"])
+    code = main(["--trials", "20", "--fault", "bytes"])
     output = capsys.readouterr()
     assert code == 0, output.err
-    assert "40 trials, 0 promises broken" in output.out
+    assert "20 trials, 0 promises broken" in output.out
     assert re.search(r"\d found", output.out)
     assert re.search(r"\d refused", output.out)
 
 
 def test_data_that_change_between_commands_are_not_mixed(tmp_path: Path) -> None:
-    change_data(4, tmp_path)
+    change_data(2, tmp_path)
 
 
 def test_broken_promise_is_printed_with_the_options_that_reproduce_it(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from featurecache.finetune import training
 from featurecache.finetune.config import FinetuneConfig
 from featurecache.finetune.run import train_encoder
 
-KILLS = 4
+KILLS = 3
 MAX_PROCESSES = 6
 CONFIG = FinetuneConfig(
     "contrastive", epochs=2, batch_size=12, micro_batch_size=6, learning_rate=1e-3, precision="fp32"

@@ -62,7 +62,7 @@ def test_teacher_embeddings_are_kept_and_reused(dataset, vision, tmp_path):
 def test_student_learns_to_predict_teacher_embeddings(dataset, clip, vision, tmp_path):
     def fit(weight, target):
         """Return R^2 on test of a linear map from the student's to the teacher's embedding."""
-        config = dataclasses.replace(CONTRASTIVE, epochs=24, patience=24, teacher_weight=weight)
+        config = dataclasses.replace(CONTRASTIVE, epochs=16, patience=16, teacher_weight=weight)
         train_encoder(dataset, clip, config, target=target, teacher=Teacher(vision), n_bootstrap=0)
         encoder = load_encoder(str(target), device="cpu")
 

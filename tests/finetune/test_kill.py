@@ -77,7 +77,7 @@ def same_files(run: Path, other: Path) -> list[Path]:
 
 def test_killed_finetuning_ends_like_undisturbed_one(forked) -> None:
     undisturbed, disturbed = forked.folder / "undisturbed", forked.folder / "disturbed"
-    assert len(forked.report["kills"]) >= 3
+    assert len(forked.report["kills"]) >= 2
     for name in same_files(undisturbed, disturbed):
         assert (undisturbed / name).read_bytes() == (disturbed / name).read_bytes(), name
     assert not disturbed.with_name("disturbed.parts").exists()

@@ -10,6 +10,7 @@ import numpy as np
 import pediatric_transfer
 import pytest
 import squeeze_features
+import study
 from sklearn.metrics import roc_auc_score
 from study import open_study, run_script
 
@@ -32,6 +33,7 @@ def few_runs() -> Iterator[None]:
     heads = squeeze_features.REGISTERED_HEADS
     few = ("baseline", "concat")
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(study, "QUICK_SIZES", {"train": 72, "val": 32, "test": 40})
         patch.setattr(squeeze_features, "HEADS", few)
         patch.setattr(squeeze_features, "TEXT_HEADS", few[1:])
         patch.setattr(squeeze_features, "TEXT_ABLATIONS", ("none", "permuted"))
@@ -141,9 +143,9 @@ def test_model_without_own_settings_is_trained_by_the_recipe(
     data: Path, tiny_clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     arguments = ["--model", str(tiny_clip), "--data", str(data), "--work", str(tmp_path), "--quick"]
-    study = open_study("pediatric_transfer", __doc__, arguments)
+    opened = open_study("pediatric_transfer", __doc__, arguments)
     monkeypatch.setattr(fc, "finetune", lambda dataset, encoder, **settings: settings)
-    settings = study.finetune("tuned", study.load("nih", split="patient"), "pediatric-clip-ucsd")
+    settings = opened.finetune("tuned", opened.load("nih", split="patient"), "pediatric-clip-ucsd")
     assert (settings["prompts"], settings["weight_decay"], settings["optimizer"]) == (
         *("lungs", 0.1),
         "adam",

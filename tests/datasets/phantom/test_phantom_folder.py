@@ -266,4 +266,5 @@ def test_default_phantom_has_600_images_of_seed_0(
     phantom_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(phantom, "generate_phantom", lambda *_, **__: None)
+    monkeypatch.setattr(phantom, "N_IMAGES", Recipe.images)  # fewer in other tests
     assert phantom_root(None, {}) == phantom_cache / "phantom-v2-600-224-seed0"
