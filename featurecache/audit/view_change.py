@@ -87,5 +87,6 @@ def view_change(cache: Cache, *, seed: int = 0) -> ViewChange | None:
 
 
 def _without_views(spec: Mapping[str, Any]) -> dict[str, Any]:
-    other = ("views", "view_changes", "libraries")
+    """Return what of a spec decides an embedding, but for views and rounding."""
+    other = ("views", "view_changes", "backend", "precision", "libraries")
     return {name: value for name, value in spec.items() if name not in other}

@@ -24,7 +24,7 @@ def views_cache(folder: Path, **columns: Any) -> Any:
 
 def test_embeddings_are_compared_with_those_of_the_images_alone(tmp_path: Path) -> None:
     cache = views_cache(tmp_path)
-    alone = make_cache(tmp_path, SPLIT, file="m.h5", embedding=PLAIN)
+    alone = make_cache(tmp_path, SPLIT, file="m.h5", embedding=PLAIN, spec={"precision": "bf16"})
     change = view_change(cache)
     a, b = (one.embedding.astype(np.float64) for one in (cache, alone))
     a, b = (one / np.linalg.norm(one, axis=1, keepdims=True) for one in (a, b))
