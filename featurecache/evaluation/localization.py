@@ -82,9 +82,8 @@ def localize(
     rows = {"test": cache.rows("test"), "val": cache.learning_rows("val")}
     if split == "all":
         rows = {"test": np.arange(len(cache)), "val": rows["val"][:0]}
-    boxes_of = _boxes_by_label(cache, boxes, matches)
     scored, validation = (
-        list(_boxed_labels(cache, boxes_of, rows[name], attention, labels, matches))
+        list(boxed_labels(cache, boxes, attention, rows[name], labels=labels, matches=matches))
         for name in ("test", "val")
     )
     if not scored:
@@ -120,15 +119,26 @@ def _boxes_by_label(
     }
 
 
-def _boxed_labels(
+def boxed_labels(
     cache: Cache,
-    boxes_of: "dict[str, pd.DataFrame]",
-    rows: NDArray[np.intp],
+    boxes: "pd.DataFrame",
     attention: Attention,
+    rows: NDArray[np.intp],
+    *,
     labels: tuple[str, ...],
     matches: dict[str, LabelMatch],
 ) -> Iterator[BoxedLabel]:
-    """Yield the positive labels of some rows that have boxes."""
+    """Yield the positive labels of images that have boxes, and the attention to these images.
+
+    Args:
+        cache: See ``localize``.
+        boxes: See ``localize``.
+        attention: See ``localize``.
+        rows: Rows of the images.
+        labels: See ``localize``.
+        matches: See ``localize``.
+    """
+    boxes_of = _boxes_by_label(cache, boxes, matches)
     spec: Any = cache.header.encoder_spec
     geometry = Geometry.from_json(spec["geometry"])
     features = parse_features(spec["features"])
