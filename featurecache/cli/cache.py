@@ -56,13 +56,17 @@ def ls(cache: CacheFolder = Path("cache"), json: Json = False) -> None:
                 UNDEFINED if entry.failed is None else str(entry.failed),
                 entry.state,
                 format_size(entry.bytes),
-                UNDEFINED if entry.dim is None else str(entry.dim),
+                UNDEFINED if entry.dim is None else _dimensions(entry.dim, entry.tokens),
             ]
             for entry in entries
         ],
         optional=2,
         prose=("state",),
     )
+
+
+def _dimensions(dim: int, tokens: int | None) -> str:
+    return str(dim) if tokens is None else f"{tokens} x {dim // tokens}"
 
 
 @app.command("info", cls=StrictCommand)
@@ -84,6 +88,7 @@ def info(file: File, json: Json = False) -> None:
     fields = ["path", "dataset", "model", "fingerprint", "created", "images", "dim", "memory"]
     fields += [key for key in ("features", "tokens") if document[key] is not None]
     rows = [[key, str(document[key])] for key in fields]
+    rows[fields.index("dim")][1] = _dimensions(document["dim"], document["tokens"])
     splits = {name: document["splits"][name] for name in SPLITS if name in document["splits"]}
     rows += [["splits", join_counts(splits)]]
     rows += [[name, format_known(document[name])] for name in ("patients", "studies")]
@@ -205,10 +210,21 @@ def export(
         )
     if json:
         print_json(
-            {"path": str(out), "level": cache.units.level, "n": len(cache), "dim": cache.dim}
+            {
+                "path": str(out),
+                "level": cache.units.level,
+                "n": len(cache),
+                "dim": cache.dim,
+                "tokens": cache.n_tokens,
+            }
         )
         return
-    print_result(f"{out}: {count_noun(len(cache), cache.units.level)}, {cache.dim}-d embeddings")
+    what = (
+        f"{cache.dim}-d embeddings"
+        if cache.n_tokens is None
+        else f"{cache.n_tokens} tokens of {cache.dim // cache.n_tokens}, one after the other"
+    )
+    print_result(f"{out}: {count_noun(len(cache), cache.units.level)}, {what}")
 
 
 app.command("import", cls=StrictCommand)(with_exit_code(import_))

@@ -204,7 +204,9 @@ def predict(
         if names := [label for label in labels if label not in learned]:
             print_result(f"no prediction of {', '.join(names)}: {NOT_LEARNED}")
     if heatmap is not None and not json:
-        print_result(f"heat maps: {heatmap} ({count_noun(int(readable.sum()), 'image')})")
+        print_result(
+            f"heat maps: {heatmap} ({count_noun(int(table['heatmap'].notna().sum()), 'image')})"
+        )
     failed = table["error"][~readable]
     for error in failed[:MAX_IMAGES]:
         print_status(f"error: {error}")

@@ -18,24 +18,61 @@ from featurecache.images.heatmap import (
     size_and_thumbnail,
 )
 from featurecache.images.subprocess_decoder import SubprocessDecoder
+from featurecache.io.atomic import cut_name, longest_name, make_folder, require_short_name
+from featurecache.runs.prediction import ImageFiles
 from featurecache.store.layout import to_file_name
 
 _COLUMNS = 5
 
 
-def check_heatmaps(spec: Mapping[str, Any], *, by_study: bool) -> None:
-    """Check that the attention of a model on an encoder's tokens can be drawn.
+def check_attention(spec: Mapping[str, Any], *, by_study: bool, argument: str) -> None:
+    """Check that a model has attention to known places of an image.
+
+    Args:
+        spec: Image spec of its encoder.
+        by_study: Whether it scores studies.
+        argument: The argument that needs it, for the message.
 
     Raises:
-        UsageError: It cannot.
+        UsageError: It has none.
     """
     if by_study:
-        raise UsageError("`heatmap` is for a model of images, and this is one of studies")
+        raise UsageError(
+            f"`{argument}` is for a model of images, and this is one of studies: train the head at "
+            "the `level` image"
+        )
     if "geometry" not in spec:
         raise UsageError(
             "the head takes one vector of each image, or it is not known which part of an image "
-            "the encoder sees: leave out `heatmap`, or train the head attentive"
+            f"the encoder sees: leave out `{argument}`, or train the head attentive on a cache of "
+            "tokens"
         )
+
+
+def make_heatmap_folder(folder: Path, images: ImageFiles) -> None:
+    """Create the folder of heat maps, before anything is computed.
+
+    Args:
+        folder: The folder.
+        images: The images.
+
+    Raises:
+        UsageError: The folder is a file, its name is too long, or pictures in it would be taken for
+            images of the next call.
+        OSError: It cannot be created.
+    """
+    require_short_name(folder, argument="heatmap")
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f"{folder} is a file: give a folder as `heatmap`")
+    target = folder.resolve()
+    if target in {path.resolve().parent for path in images.paths} or any(
+        target.is_relative_to(one.resolve()) for one in images.folders
+    ):
+        raise UsageError(
+            f"{folder} is among the images, and pictures in it would be taken for more of them: "
+            "give another folder as `heatmap`"
+        )
+    make_folder(folder)
 
 
 def above_even(attention: NDArray[np.floating], features: Features) -> NDArray[np.floating]:
@@ -79,7 +116,8 @@ def save_heatmap(
     so the nearer it is to the label's highest.
 
     Args:
-        folder: Where the picture is written, under the number and the name of the image.
+        folder: Where the picture is written, under the number and the name of the image, as much of
+            it as the file system takes.
         number: Number of the image, from 1.
         file: The image file.
         attention: Attention of the labels to the tokens, (C, T).
@@ -99,6 +137,8 @@ def save_heatmap(
     plain, *colored = draw_over(values, maps, Geometry.from_json(spec["geometry"]))
     tiles = [("", plain), *zip(captions, colored, strict=True)]
     rows = [tiles[start : start + _COLUMNS] for start in range(0, len(tiles), _COLUMNS)]
-    path = folder / f"{number:05d}-{to_file_name(file.stem)}.png"
+    suffix = ".png"
+    stem = f"{number:05d}-{to_file_name(file.stem)}"
+    path = folder / (cut_name(stem, longest_name(folder) - len(suffix)) + suffix)
     save_png(contact_sheet(rows, title=file.name), path)
     return path

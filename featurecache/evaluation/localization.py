@@ -90,7 +90,7 @@ def localize(
         raise UsageError(
             f"none of {count_noun(len(rows['test']), 'scored image')} of {cache.path} has a box "
             f"of a label that it is positive for: the ids of `boxes` are such as "
-            f"{boxes['id'].iloc[0]!r}, those of the images such as {cache.ids[0]!r}"
+            f"{boxes['id'].iloc[0]!r}, those of the images such as {str(cache.ids[0])!r}"
         )
     notes = []
     if not validation:

@@ -12,13 +12,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featurecache.encoders.compatibility import check_encoder_specs
-from featurecache.errors import FeaturecacheWarning, UsageError
+from featurecache.errors import FeaturecacheWarning, ImageError, UsageError
 from featurecache.evaluation.external import validate_external
-from featurecache.evaluation.heatmaps import check_heatmaps, save_heatmap
+from featurecache.evaluation.heatmaps import (
+    check_attention,
+    make_heatmap_folder,
+    save_heatmap,
+)
 from featurecache.evaluation.localization import as_boxes, localize
 from featurecache.images.bit_depth import judge_bit_depth, sample_files
 from featurecache.images.gray_range import check_bit_depth
-from featurecache.io.atomic import make_folder
 from featurecache.metrics.conformal import ConformalLimits
 from featurecache.metrics.familiarity import COLUMNS, Familiarity
 from featurecache.metrics.platt_scaling import PlattScaling
@@ -185,12 +188,14 @@ class TrainedModel(ABC):
             those of its most foreign image), for a head with enough training patients; and
             ``error``, the reason why an image, or all images of a study, could not be read, else
             None. Images that a study is predicted without are a warning. With ``heatmap``, also
-            ``heatmap``, the file of the picture, or None for an image that could not be read.
+            ``heatmap``, the file of the picture, or None for an image that could not be read or
+            drawn.
 
         Raises:
             UsageError: There is no image, or none of the model's views, not one of ``models`` and
                 ``weights`` per encoder, one of them or ``bit_depth`` beside a cache, ``bit_depth``
-                is out of range, or a cache was opened at another level or with other views.
+                is out of range, a cache was opened at another level or with other views, or
+                ``heatmap`` is for a model without attention, is a file, or is among the images.
             RunError: An encoder is not the one that the model was trained with.
         """
         import pandas as pd
@@ -199,7 +204,7 @@ class TrainedModel(ABC):
         source = find_images(images, self.units)
         attention: list[NDArray[np.floating] | None] = []
         if heatmap is not None:
-            check_heatmaps(self.encoder_specs()[0], by_study=self.units.level == STUDY)
+            self._check_attention("heatmap")
         if isinstance(source, Cache):
             if models or weights or bit_depth or heatmap:
                 raise UsageError(
@@ -211,6 +216,8 @@ class TrainedModel(ABC):
             scores, familiar = self._predict_cache(source)
         else:
             grouping = source.group(self.units)
+            if heatmap is not None:
+                make_heatmap_folder(Path(heatmap), source)
             encoders = self.load_encoders(models=models, weights=weights, device=device)
             # A head on pooled embeddings needs all of a study; others, one image after another.
             pooled = self.units.study_features is not None
@@ -251,6 +258,10 @@ class TrainedModel(ABC):
             columns["heatmap"] = pd.Series(pictures, dtype=object)
         return pd.DataFrame(columns)
 
+    def _check_attention(self, argument: str) -> None:
+        by_study = self.units.level == STUDY
+        check_attention(self.encoder_specs()[0], by_study=by_study, argument=argument)
+
     def _with_attention(self, embedding: NDArray[np.floating]) -> NDArray[np.float64]:
         """Return ``_scores`` and the attention of each image, C * T values, side by side."""
         attention = self.attention(embedding).reshape(len(embedding), -1)
@@ -279,12 +290,15 @@ class TrainedModel(ABC):
         probability: NDArray[np.float64],
         bit_depth: int | None,
     ) -> list[str | None]:
-        """Draw the attention of the learned labels over each image; return the files."""
-        make_folder(folder)
+        """Draw the attention of the learned labels over each image; return the files.
+
+        What cannot be drawn is a warning: the predictions must not be lost.
+        """
         learned = np.flatnonzero(self.learned)
         spec = self.encoder_specs()[0]
         judged = bit_depth or judge_bit_depth(sample_files(files))
         pictures: list[str | None] = []
+        failures: list[str] = []
         for number, (file, weights) in enumerate(zip(files, attention, strict=True), start=1):
             if weights is None:
                 pictures.append(None)
@@ -294,16 +308,28 @@ class TrainedModel(ABC):
                 + ("*" if probability[number - 1, c] >= self.thresholds[c] else "")
                 for c in learned
             ]
-            path = save_heatmap(
-                folder,
-                number,
-                file,
-                attention=weights[learned],
-                captions=captions,
-                spec=spec,
-                bit_depth=judged,
+            try:
+                path = save_heatmap(
+                    folder,
+                    number,
+                    file,
+                    attention=weights[learned],
+                    captions=captions,
+                    spec=spec,
+                    bit_depth=judged,
+                )
+            except (ImageError, OSError) as error:
+                failures.append(str(error))
+                pictures.append(None)
+            else:
+                pictures.append(str(path))
+        if failures:
+            warnings.warn(
+                f"{count_noun(len(failures), 'heat map')} could not be drawn, the first because of "
+                f"{failures[0]}",
+                FeaturecacheWarning,
+                stacklevel=3,
             )
-            pictures.append(str(path))
         return pictures
 
     def _join_predictions(
@@ -391,6 +417,8 @@ class TrainedModel(ABC):
             boxes: Boxes around findings; see ``Run.evaluate``.
             **options: Arguments of ``Run.evaluate``.
         """
+        if boxes is not None:
+            self._check_attention("boxes")
         if not isinstance(cache, Cache):
             cache = open_cache(cache, **asdict(self.units))
         specs = [member.header.encoder_spec for member in cache.members]

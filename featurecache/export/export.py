@@ -53,7 +53,8 @@ def export_cache(
 ) -> Path:
     """Write a cache in the format of another library, block by block.
 
-    Embeddings are written as they are stored, not normalized. Labels are the cells that the data
+    Embeddings are written as they are stored, not normalized; tokens of an image one after the
+    other, T of them, as ``tokens`` in the header says. Labels are the cells that the data
     set states, whatever the policy: 1 positive, 0 negative, -1 uncertain, and null (an empty
     cell, NaN) where blank; the header names other values. Of joined rows, whose data sets may have
     different policies, they are the labels by these.
@@ -74,8 +75,8 @@ def export_cache(
     Raises:
         CacheError: The cache is missing or damaged.
         UnknownNameError: There is no such format.
-        UsageError: ``out`` exists, has the suffix of no format or of another one, or a package
-            that the format needs is missing.
+        UsageError: ``out`` exists, has the suffix of no format or of another one, a package
+            that the format needs is missing, or tokens are to be written as "faiss".
         OSError: The disk is full or not writable.
 
     Example:

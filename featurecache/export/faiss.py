@@ -19,6 +19,7 @@ def write(cache: Cache, path: Path, progress: Progress | None) -> None:
     FAISS itself writes only an index that is in memory as a whole, so the file is laid out here, as
     in ``write_index`` of faiss/impl/index_write.cpp.
     """
+    cache.require_vectors()
     n, dim = len(cache), cache.dim
     with path.open("wb") as file:
         kind = (b"IxFI", dim, n, _UNUSED, _UNUSED, True, _INNER_PRODUCT)

@@ -35,6 +35,12 @@ def write(cache: Cache, folder: Path, progress: Progress | None) -> None:
     (folder / "README.md").write_text(card, encoding="utf-8")
 
 
+def _numbers(cache: Cache) -> str:
+    if cache.n_tokens is None:
+        return f"{cache.dim} numbers"
+    return f"{cache.n_tokens} tokens of {cache.dim // cache.n_tokens} numbers, one after the other,"
+
+
 def _card(cache: Cache, *, texts: bool) -> str:
     # JSON is YAML, whatever a name holds.
     files = [
@@ -53,7 +59,7 @@ configs: {json.dumps(configs)}
 
 {count_noun(len(cache), "image")}, embedded by a frozen encoder and exported by featurecache: id,
 patient, study, split, view, sex, age, path and SHA-256 of the image file, one column per label (1
-positive, 0 negative, -1 uncertain, null where blank) and the embedding ({cache.dim} numbers of
+positive, 0 negative, -1 uncertain, null where blank) and the embedding ({_numbers(cache)} of
 float16, not normalized). `{MARKER}` has the encoder spec, and what other values of labels mean.
 
 The terms of the data set and of the encoder apply to these embeddings.

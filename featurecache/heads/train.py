@@ -290,6 +290,12 @@ def training_data_from(cache: Cache, config: HeadConfig) -> TrainingData:
     uses_text = spec.uses_text
     members = cache.members if len(cache.members) > 1 else ()
 
+    if not spec.takes_tokens:
+        cache.require_vectors(
+            "choose the head attentive, or give the cache of "
+            f"{cache.header.model} that was extracted without `features`"
+        )
+
     def texts_of(cache: Cache) -> LabelTexts:
         return LabelTexts.from_text_set(cache.text(config.prompts))
 

@@ -17,6 +17,7 @@ _NO_CACHE = (
     "This run trained the encoder itself, without a cache. For a map, extract embeddings with the "
     "fine-tuned encoder, and train a head on them or score them zero-shot."
 )
+_TOKENS = "This run's cache holds tokens, and a map is of one vector for each image."
 _STUDIES = "This run scored studies, and a map is of images."
 
 
@@ -59,6 +60,8 @@ def _map_of_run(
         return {"reason": _NO_CACHE}
     if run.metrics.level == STUDY:
         return {"reason": _STUDIES}
+    if "tokens" in run.config["cache"].get("spec", {}):
+        return {"reason": _TOKENS}
     try:
         points = embedding_map(find_cache(run.config["cache"], caches), run.scored)
     except FeaturecacheError as error:

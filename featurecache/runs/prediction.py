@@ -62,12 +62,14 @@ class ImageFiles:
         paths: Their files.
         studies: The study of each, "" if unknown; None if all are.
         views: The view of each, "" if unknown; None if all are.
+        folders: Folders whose images they all are.
     """
 
     names: Sequence[str]
     paths: Sequence[Path]
     studies: Sequence[str] | None = None
     views: Sequence[str] | None = None
+    folders: Sequence[Path] = ()
 
     def group(self, units: Units) -> Grouping:
         """Return which images are used, and the study of each; see ``group_images``."""
@@ -134,7 +136,7 @@ def find_images(images: Images, units: Units) -> ImageFiles | Cache:
         else:
             names.append(str(path))
             files.append(path)
-    return ImageFiles(names, files)
+    return ImageFiles(names, files, folders=[path for path in paths if path.is_dir()])
 
 
 def classify_images(

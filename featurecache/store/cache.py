@@ -273,8 +273,8 @@ class Cache:
         """
         if self.n_tokens is None:
             raise UsageError(
-                f"{self.path} holds one vector for each image, but this needs tokens: extract with "
-                "the `features` tokens:7"
+                f"{self.path} holds one vector for each image, but this needs tokens: extract them "
+                "as `features`, such as tokens:7"
             )
         for _ in self.iter_embeddings(np.arange(len(self))):
             pass
@@ -285,16 +285,22 @@ class Cache:
         """The ``embedding`` or the ``tokens``, for a model that takes what the cache holds."""
         return self.embedding if self.n_tokens is None else self.tokens
 
-    def require_vectors(self) -> None:
+    def require_vectors(self, advice: str = "") -> None:
         """Check that there is one vector for each image.
+
+        Args:
+            advice: What to do instead, for the message; by default, what always helps.
 
         Raises:
             UsageError: There are tokens.
         """
         if self.n_tokens is not None:
+            advice = advice or (
+                f"give the cache of {self.header.model} that was extracted without `features`"
+            )
             raise UsageError(
                 f"{self.path} holds {self.n_tokens} tokens of each image, but this needs one "
-                "vector: train the head attentive on it, or extract with the `features` cls+mean"
+                f"vector: {advice}"
             )
 
     def require_text_space(self) -> None:

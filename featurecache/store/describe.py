@@ -23,8 +23,9 @@ class CacheEntry:
 
     Attributes:
         path: The cache file.
-        images: Number of images; None, like the next three, if it cannot be read.
-        dim: Length of an embedding.
+        images: Number of images; None, like the next four, if it cannot be read.
+        dim: Length of an embedding, or of all tokens of an image together.
+        tokens: Number of tokens of an image; None if there is one vector for each image.
         labels: Number of labels.
         prompts: Names of prompt sets.
         failed: Number of images without an embedding.
@@ -35,6 +36,7 @@ class CacheEntry:
     path: Path
     images: int | None
     dim: int | None
+    tokens: int | None
     labels: int | None
     prompts: list[str]
     failed: int | None
@@ -118,15 +120,16 @@ def _describe_entry(path: Path) -> CacheEntry:
     chunks = chunks_path(path)
     if not path.exists():
         size = sum(chunk.stat().st_size for chunk in chunks.glob("*.h5"))
-        return CacheEntry(path, None, None, None, [], None, size, _UNFINISHED)
+        return CacheEntry(path, None, None, None, None, [], None, size, _UNFINISHED)
     try:
         cache = read_cache(path)
     except (CacheError, OSError) as error:
-        return CacheEntry(path, None, None, None, [], None, path.stat().st_size, str(error))
+        return CacheEntry(path, None, None, None, None, [], None, path.stat().st_size, str(error))
     return CacheEntry(
         path=path,
         images=len(cache),
         dim=cache.dim,
+        tokens=cache.n_tokens,
         labels=len(cache.labels.names),
         prompts=sorted(cache.texts),
         failed=len(cache.failures),

@@ -250,7 +250,9 @@ def with_units(cache: Cache, units: Units) -> Cache:
     if units == Units():
         return source
     if units.study_features is not None:
-        source.require_vectors()
+        source.require_vectors(
+            "leave out `study_features`, so that the scores of images are joined"
+        )
     if units.study_features == BOTH_SIDES and len(source.members) > 1:
         raise UsageError(
             f"`study_features` {BOTH_SIDES} is for the cache of one encoder: give one, or the mean"

@@ -1,5 +1,6 @@
 """Attention drawn over images, from the tokens of an encoder to the files of ``predict``."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,9 @@ from PIL import Image
 
 import featurecache as fc
 from featurecache.datasets.phantom.folder import generate_phantom
-from featurecache.errors import UsageError
+from featurecache.errors import FeaturecacheWarning, UsageError
+from featurecache.evaluation import heatmaps
+from featurecache.units import Units
 
 
 @pytest.fixture(scope="module")
@@ -50,3 +53,51 @@ def test_heatmaps_that_cannot_be_drawn_are_refused(run: fc.Run, tmp_path: Path) 
     with pytest.raises(UsageError, match="not known which part of an image the encoder sees"):
         other.predict(data, heatmap=tmp_path / "maps")
     assert not (tmp_path / "maps").exists()
+
+
+def test_a_folder_that_cannot_take_pictures_is_refused_first(run: fc.Run, tmp_path: Path) -> None:
+    images = tmp_path / "images"
+    images.mkdir()
+    Image.new("L", (64, 64)).save(images / "a.png")
+    (tmp_path / "file").touch()
+    for folder, given, reason in (
+        (tmp_path / "file", [images], "file is a file: give a folder as `heatmap`"),
+        (images, [images / "a.png"], "is among the images"),
+        (images / "maps", [images], "is among the images"),
+        (images / "maps", images, "is among the images"),
+    ):
+        with pytest.raises(UsageError, match=reason):
+            run.predict(given, heatmap=folder)
+    assert [path.name for path in images.iterdir()] == ["a.png"]
+
+
+def test_predictions_survive_what_cannot_be_drawn(
+    run: fc.Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = [tmp_path / f"{letter * 244}.png" for letter in "ab"]
+    for file in files:
+        Image.new("L", (64, 64), 90).save(file)
+    table = run.predict(files, heatmap=tmp_path / "maps")
+    assert [Path(name).name[:8] for name in table["heatmap"]] == ["00001-aa", "00002-bb"]
+    assert all(Path(name).is_file() for name in table["heatmap"])
+
+    def fail(*_: object) -> None:
+        raise OSError("the disk is full")
+
+    monkeypatch.setattr(heatmaps, "save_png", fail)
+    with pytest.warns(FeaturecacheWarning, match="2 heat maps could not be drawn.*disk is full"):
+        again = run.predict(files, heatmap=tmp_path / "more")
+    assert again["heatmap"].tolist() == [None, None]
+    assert again["Mass probability"].tolist() == table["Mass probability"].tolist()
+
+
+def test_studies_have_neither_heat_maps_nor_boxes(run: fc.Run, tmp_path: Path) -> None:
+    model = replace(run.model, units=Units(level="study"))
+    Image.new("L", (64, 64)).save(tmp_path / "a.png")
+    advice = "is for a model of images, and this is one of studies: train the head at the `level`"
+    with pytest.raises(UsageError, match=f"`heatmap` {advice}"):
+        model.predict([tmp_path / "a.png"], heatmap=tmp_path / "maps")
+    with pytest.raises(UsageError, match=f"`boxes` {advice}"):
+        model.evaluate(run.config["cache"]["path"], name="run", boxes=tmp_path / "boxes.csv")
+    with pytest.raises(UsageError, match="leave out `study_features`"):
+        fc.open_cache(run.config["cache"]["path"], level="study", study_features="mean")

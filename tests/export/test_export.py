@@ -110,6 +110,18 @@ def test_an_export_read_by_its_own_library_equals_the_cache(
 
 
 @pytest.mark.parametrize("name", FORMATS)
+def test_tokens_are_exported_one_after_the_other(name: str, tmp_path: Path) -> None:
+    cache = make_cache(tmp_path, SPLIT, spec={"features": "tokens:1", "tokens": 2})
+    if name == "faiss":
+        with pytest.raises(ValueError, match="this needs one vector"):
+            fc.export_cache(cache, target(tmp_path, name), to=name)
+        return
+    read = READERS[name](fc.export_cache(cache, target(tmp_path, name), to=name))
+    tokens = read.embedding.reshape(len(cache), read.header["tokens"], -1)
+    np.testing.assert_array_equal(tokens, cache.tokens)
+
+
+@pytest.mark.parametrize("name", FORMATS)
 def test_a_cache_without_labels_and_texts_is_exported_and_replaced_only_when_asked(
     name: str, exported: Exported, full: fc.Cache, bare: fc.Cache, tmp_path: Path
 ) -> None:

@@ -29,6 +29,15 @@ REFUSED: dict[str, Callable[[fc.Cache], object]] = {
     "studies": lambda cache: fc.open_cache(cache, level="study", study_features="mean").embedding,
 }
 
+CHOOSE = (
+    "choose the head attentive, or give the cache of tiny that was extracted without `features`"
+)
+ADVICE = {
+    "train_head": CHOOSE,
+    "learning_curve": CHOOSE,
+    "studies": "leave out `study_features`, so that the scores of images are joined",
+}
+
 
 def test_several_kinds_share_a_forward_pass_and_the_texts(
     dataset: Dataset, root: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
@@ -100,7 +109,8 @@ def test_features_get_caches_of_their_own(dataset: Dataset, cache: Path) -> None
         with pytest.raises(UsageError, match=r"`features` pooled, .* not in the space of any"):
             use_texts(pooled)
     for name, use in REFUSED.items():
-        message = r"holds 4 tokens of each image.*head attentive on it, or .* `features` cls\+mean"
+        advice = ADVICE.get(name, "give the cache of tiny that was extracted without `features`")
+        message = f"holds 4 tokens of each image, but this needs one vector: {advice}"
         with pytest.raises(UsageError, match=message):
             pytest.fail(f"{name} used tokens: {use(tokens)!r}")
 

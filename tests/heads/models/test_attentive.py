@@ -183,7 +183,7 @@ def test_heads_are_refused_caches_that_they_cannot_take(cache, run, tmp_path, pr
     )
     with pytest.raises(UsageError, match=r"one vector for each image.*tokens:7"):
         train_head(vectors, "attentive")
-    with pytest.raises(UsageError, match="train the head attentive on it"):
+    with pytest.raises(UsageError, match="choose the head attentive, or give the cache of"):
         train_head(cache, "linear")
     with pytest.raises(RunError, match="features"):
         run.evaluate(vectors)
