@@ -22,6 +22,7 @@ import featurecache as fc
 from featurecache.datasets.boxes import read_box_file
 from featurecache.evaluation.label_matching import match_labels
 from featurecache.evaluation.localization import boxed_labels
+from featurecache.evaluation.trained_model import TrainedModel
 from featurecache.metrics.localization import BoxedLabel, Localization, measure_localization
 from featurecache.store.records import positions, to_utf8
 
@@ -80,7 +81,7 @@ def score(
     matches = match_labels(names, names)
     for seed in range(seeds):
         run = fc.train_head(cache, "attentive", seed=seed, controls=False, n_bootstrap=0)
-        assert run.model is not None
+        assert isinstance(run.model, TrainedModel)
         yield [
             list(
                 boxed_labels(

@@ -54,7 +54,7 @@ def export_cache(
     """Write a cache in the format of another library, block by block.
 
     Embeddings are written as they are stored, not normalized; tokens of an image one after the
-    other, T of them, as ``tokens`` in the header says. Labels are the cells that the data
+    other, T of them, as ``tokens`` in its encoder spec says. Labels are the cells that the data
     set states, whatever the policy: 1 positive, 0 negative, -1 uncertain, and null (an empty
     cell, NaN) where blank; the header names other values. Of joined rows, whose data sets may have
     different policies, they are the labels by these.

@@ -191,7 +191,6 @@ def header(cache: Cache, columns: Sequence[str] | None = None) -> str:
         "created": cache.created,
         "images": len(cache),
         "dim": cache.dim,
-        "tokens": cache.n_tokens,
         "image_level_split": cache.header.image_level_split,
         "exposed": cache.header.exposed,
         "trained_on": {name: len(images) for name, images in cache.header.trained_on.items()},

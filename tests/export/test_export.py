@@ -117,7 +117,7 @@ def test_tokens_are_exported_one_after_the_other(name: str, tmp_path: Path) -> N
             fc.export_cache(cache, target(tmp_path, name), to=name)
         return
     read = READERS[name](fc.export_cache(cache, target(tmp_path, name), to=name))
-    tokens = read.embedding.reshape(len(cache), read.header["tokens"], -1)
+    tokens = read.embedding.reshape(len(cache), read.header["spec"]["tokens"], -1)
     np.testing.assert_array_equal(tokens, cache.tokens)
 
 
