@@ -9,7 +9,7 @@ from featurecache.report.table import Table, format_difference, format_interval,
 from featurecache.wording import UNDEFINED
 
 _COLUMNS = (
-    *("AUROC", "AUPRC", "F1", "precision", "recall"),
+    *("AUROC", "AUPRC", "F1", "PPV", "sensitivity"),
     *("threshold", "calibration error", "after Platt scaling"),
 )
 
