@@ -361,6 +361,7 @@ def print_metrics(title: str, metrics: "Metrics", printed: set[str]) -> None:
     from featurecache.metrics.platt_scaling import describe_platt
     from featurecache.report.controls_table import controls_table
     from featurecache.report.operating_tables import (
+        calibration_in_the_large_table,
         operating_table,
         prevalence_table,
         retuned_table,
@@ -420,6 +421,9 @@ def print_metrics(title: str, metrics: "Metrics", printed: set[str]) -> None:
     for table in (
         prevalence_table("this run", metrics),
         retuned_table("this run", metrics),
+        # Of the training's own data set, probabilities are right on average unless they are badly
+        # off, which the calibration error says.
+        calibration_in_the_large_table("this run", metrics) if metrics.label_map else None,
         *subgroup_tables("this run", metrics),
     ):
         if table is not None:

@@ -4,7 +4,7 @@ from typing import Final
 
 from featurecache.metrics.metrics import DecisionScores, Metrics
 from featurecache.metrics.subgroups import GroupScore, Subgroups
-from featurecache.report.table import Table, format_interval, format_score
+from featurecache.report.table import Table, format_difference, format_interval, format_score
 from featurecache.wording import UNDEFINED, count_noun, pluralize
 
 
@@ -110,6 +110,37 @@ def retuned_table(name: str, metrics: Metrics) -> Table | None:
             *("retuned", "sensitivity there", "specificity there"),
             "note",
         ],
+        rows,
+    )
+
+
+def calibration_in_the_large_table(name: str, metrics: Metrics) -> Table | None:
+    """Return whether there are as many positives as the probabilities say; None where unknown.
+
+    Args:
+        name: Name of the run.
+        metrics: Its metrics.
+    """
+    if metrics.calibration is None:
+        return None
+    rows = [
+        [
+            label,
+            format_difference(
+                scores.observed_minus_predicted, scores.ci95.observed_minus_predicted
+            ),
+            format_interval(scores.observed_to_expected, scores.ci95.observed_to_expected),
+        ]
+        for label, calibration in metrics.calibration.per_label.items()
+        if (scores := calibration.before).observed_minus_predicted is not None
+    ]
+    if not rows:
+        return None
+    return Table(
+        f"calibration-in-the-large-{name}",
+        f"{name}: calibration in the large, with 95 % intervals over patients; below 0, and below "
+        "1, the probabilities are too high",
+        ["label", "observed minus predicted", "observed / expected"],
         rows,
     )
 

@@ -321,6 +321,10 @@ def test_calibration_is_printed_with_the_labels_that_were_scaled(capsys):
         after = metrics.calibration.macro.after.error
         assert f"and {after:.3f} after Platt scaling Platt scaling {fitted}: {labels}" in output
         assert "seed" not in output
+        # On another data set, also whether there are as many positives as expected.
+        mean = probability[data.test, 0].mean()
+        gap = f"{truth[data.test, 0].mean() - mean:+.3f}".replace("-", "−")
+        assert (f"observed / expected Mass {gap}" in output) == (label_map is not None)
     unsupported = metrics.calibration.model_copy(update={"labels": []})
     print_metrics("title", metrics.replace(calibration=unsupported), set())
     assert "calibration error: undefined, because no label has" in capsys.readouterr().out
