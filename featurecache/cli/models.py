@@ -1,4 +1,4 @@
-"""``models``: list the encoders, and convert published weights for one."""
+"""``models``: list the encoders, show what one offers, and convert published weights for one."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from featurecache.cli.errors import with_exit_code
+from featurecache.cli.options import EncoderWeights
 from featurecache.cli.output import Json, print_json, print_result, print_table
 from featurecache.cli.strict_command import StrictCommand
 from featurecache.plugins import load_entry_points
@@ -18,7 +19,7 @@ app = typer.Typer(invoke_without_command=True)
 @app.callback()
 @with_exit_code
 def models(context: typer.Context, json: Json = False) -> None:
-    """List the encoders that --model accepts, or convert published weights for one.
+    """List the encoders that --model accepts, show one, or convert published weights for one.
 
     Example: featurecache models --json
     """
@@ -47,6 +48,61 @@ def models(context: typer.Context, json: Json = False) -> None:
             for spec in ENCODERS.values()
         ],
         prose=("license", "note"),
+    )
+
+
+@app.command("show", cls=StrictCommand)
+@with_exit_code
+def show(
+    model: Annotated[
+        str,
+        typer.Argument(
+            help="Model: a name of the list, hf:ORG/NAME, timm:NAME or a folder.", metavar="NAME"
+        ),
+    ],
+    weights: EncoderWeights = None,
+    json: Json = False,
+) -> None:
+    """Show what a model offers, --features above all, as the configuration of its checkpoint says.
+
+    A checkpoint that is not on this machine is downloaded, as for extract.
+
+    Example: featurecache models show tiny
+    """
+    import featurecache as fc
+
+    load_entry_points()
+    encoder = fc.load_encoder(model, weights=weights, device="cpu")
+    default = str(encoder.features) if encoder.has_images else None
+    if json:
+        print_json(
+            {
+                "model": encoder.name,
+                "dim": encoder.dim,
+                "images": encoder.has_images,
+                "texts": encoder.has_text,
+                "aligned": encoder.aligned,
+                "features": list(encoder.offered_features),
+                "default_features": default,
+                "finest_grid": encoder.finest_grid,
+            }
+        )
+        return
+    takes = [
+        name for name, on in (("images", encoder.has_images), ("texts", encoder.has_text)) if on
+    ]
+    print_table(
+        "",
+        ["field", "value"],
+        [
+            ["model", encoder.name],
+            ["dim", str(encoder.dim)],
+            ["takes", " and ".join(takes)],
+            ["aligned", "yes" if encoder.aligned else "no"],
+            ["features", " ".join(encoder.offered_features) or UNDEFINED],
+            ["default", default or UNDEFINED],
+        ],
+        prose=("value",),
     )
 
 

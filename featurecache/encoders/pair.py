@@ -66,6 +66,11 @@ class PairEncoder(Encoder):
         """Those of the image encoder."""
         return self._vision.offered_features
 
+    @property
+    def finest_grid(self) -> int | None:
+        """That of the image encoder."""
+        return self._vision.finest_grid
+
     def use_features(self, features: Features) -> None:
         """See ``Encoder.use_features``."""
         self._vision.use_features(features)

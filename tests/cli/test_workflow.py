@@ -239,6 +239,7 @@ def test_failed_images_are_recorded_and_reported(run, tiny_clip, image_folder, t
 def test_json_prints_exactly_one_document(run, tiny_clip, extract_options, extracted):
     for command in (
         ["models"],
+        ["models", "show", "tiny"],
         ["datasets"],
         ["heads"],
         ["cache", "ls"],

@@ -67,7 +67,10 @@ def reference(folder: Path, pixels: Array) -> Reference:
             return Reference(grids, {}, pooled.numpy(), projected.numpy())
         norm = tower.layernorm if tower is model else tower.post_layernorm
         # The last layer is normalized already, except by CLIP.
-        states = {-1: norm(last) if family == "clip" else last, -2: norm(hidden[-2])}
+        states = {-1: norm(last) if family == "clip" else last}
+        states |= {
+            layer: norm(hidden[layer]) for layer in range(-min(4, len(blocks or hidden)), -1)
+        }
         n_special = 0 if family == "siglip" else 1 + getattr(model.config, "num_register_tokens", 0)
         side = round((last.shape[1] - n_special) ** 0.5)
         grids = {
@@ -159,6 +162,22 @@ def test_features_equal_hidden_states(
     for features, got in zip(FEATURES[family], together, strict=True):
         want = expected(of_network, features)
         assert np.abs(got - want).max() < TOLERANCE * max(1, np.abs(want).max())
+
+
+def test_features_of_real_weights_equal_hidden_states(
+    shared_models: Path, images: dict[str, Any]
+) -> None:
+    folder = shared_models / "dinov2-small"
+    encoder = fc.load_encoder(folder, device="cpu")
+    pixels = np.stack([encoder.preprocess(images[name]) for name in ("tall", "palette")])
+    of_network = reference(folder, pixels)
+    names = ["pooled", "cls", "mean", "cls+mean", "layers:-1,-2,-3,-4+mean", "tokens:7"]
+    got = encoder.embed_features(pixels, [*map(parse_features, names)])
+    for name, values in zip(names, got, strict=True):
+        want = expected(of_network, name)
+        assert values.shape == want.shape
+        assert np.abs(values - want).max() < TOLERANCE * max(1, np.abs(want).max()), name
+        assert np.abs(want[0] - want[1]).max() > 100 * TOLERANCE
 
 
 @pytest.mark.parametrize("family", ["clip", "joined"])

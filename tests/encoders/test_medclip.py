@@ -16,6 +16,7 @@ from transformers.models.bert import BertConfig
 from featurecache.encoders.loading import load_architecture, load_encoder
 from featurecache.encoders.medclip_network import build_network
 from featurecache.errors import CheckpointError, UsageError
+from featurecache.features import parse_features
 from tests import published
 
 TOLERANCE = 1e-4
@@ -115,6 +116,36 @@ def test_medclip_image_embeddings_equal_reference(encoder, medclip_folder, image
     assert got.dtype == np.float32
     assert np.abs(got - want).max() < TOLERANCE
     assert np.abs(want[0] - want[1]).max() > 100 * TOLERANCE
+
+
+def test_medclip_features_equal_the_stages_of_swin(encoder, medclip_folder):
+    pixels = np.random.default_rng(3).normal(size=(2, 3, 224, 224)).astype(np.float32)
+    towers = medclip_folder[1]["vision_model"]
+    swin = towers["model"]
+    with torch.no_grad():
+        embedded, grid = swin.embeddings(torch.from_numpy(pixels))
+        _, *stages = swin.encoder(
+            embedded,
+            grid,
+            output_hidden_states=True,
+            output_hidden_states_before_downsampling=True,
+        ).reshaped_hidden_states
+        last = swin(torch.from_numpy(pixels)).last_hidden_state
+        projected = towers["projection_head"](last).numpy()
+    last = last.numpy()
+    means = [stage.mean(dim=(2, 3)).numpy() for stage in stages[:-1]]
+    want = {
+        "pooled": last.mean(axis=1),
+        "mean": last.mean(axis=1),
+        "layers:-1,-2,-3,-4+mean": np.concatenate([last.mean(axis=1), *means[::-1]], axis=1),
+        "tokens:7": last.reshape(2, -1),
+        "tokens:1": last.mean(axis=1),
+    }
+    got = encoder.embed_features(pixels, [*map(parse_features, want)])
+    for (name, expected), values in zip(want.items(), got, strict=True):
+        assert values.shape == expected.shape, name
+        assert np.abs(values - expected).max() < 1e-5 * max(1, np.abs(expected).max()), name
+    assert np.abs(encoder.project_tokens(last) - projected).max() < TOLERANCE
 
 
 @pytest.mark.filterwarnings("ignore:.* is cut")
