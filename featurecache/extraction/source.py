@@ -69,7 +69,8 @@ def cached_files(
         ids: Ids of cached images; None for all.
 
     Raises:
-        UsageError: The data set lacks an image, or its file has changed.
+        UsageError: The data set lacks an image, its file has changed, or the cache was imported
+            from elsewhere.
     """
     wanted = cache.images.id if ids is None else np.sort(to_utf8(ids))
     rows = positions(to_utf8(dataset.images["id"]), wanted)
@@ -89,6 +90,11 @@ def cached_files(
     )
     for row in np.flatnonzero(~unchanged):
         image_id = wanted[row].decode()
+        if not cached.sha256[row]:
+            raise UsageError(
+                f"{cache.path} was imported, so it is not known which file its embedding of "
+                f"{image_id!r} is of: leave out `data`, or give another cache"
+            )
         sha256 = file_sha256(files[image_id])
         # The function that reads a file says why it cannot be read.
         if sha256 is not None and sha256.encode() != cached.sha256[row]:

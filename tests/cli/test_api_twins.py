@@ -163,7 +163,13 @@ def test_finetune(workspace):
 def test_cache_export(workspace):
     document = workspace.json("cache", "export", workspace.cache.path, "command.npy")
     assert fc.export_cache(workspace.cache, "python.npy") == Path("python.npy")
-    assert document == {"path": "command.npy", "level": "image", "n": 80, "dim": 128}
+    assert document == {
+        "path": "command.npy",
+        "level": "image",
+        "n": 80,
+        "dim": 128,
+        "tokens": None,
+    }
     for suffix in (".npy", ".images.csv", ".texts.npy", ".texts.csv", ".json"):
         assert Path(f"command{suffix}").read_bytes() == Path(f"python{suffix}").read_bytes()
 
@@ -173,8 +179,9 @@ def test_cache_import(workspace):
     table = workspace.cache.to_pandas().fillna({"view": ""})
     table.to_csv("vectors.csv", index=False)
     columns = ("--patient-column", "patient", "--label-column", "Mass", "--split-column", "split")
-    document = workspace.json("cache", "import", "vectors.npy", "--model", "m", *columns)
-    columns = {"patient": "patient", "labels": "Mass", "split": "split"}
+    cache = ("--cache", "imported")  # where other tests do not look for the newest
+    document = workspace.json("cache", "import", "vectors.npy", "--model", "m", *columns, *cache)
+    columns = {"patient": "patient", "labels": "Mass", "split": "split", "cache_dir": "imported"}
     by_python = fc.import_cache("vectors.npy", model="m", name="python", **columns)
     by_command = fc.open_cache(document["path"])
     pd.testing.assert_frame_equal(by_command.to_pandas(), by_python.to_pandas())
@@ -183,6 +190,8 @@ def test_cache_import(workspace):
     outcome = workspace.run("cache", "import", "vectors.npy", "--model", "n")
     assert outcome.code == 2
     assert "looks like patients: give --patient-column" in " ".join(outcome.stderr.split())
+    with pytest.raises(fc.errors.UsageError, match="was imported, so it is not known which file"):
+        fc.audit(by_python, workspace.data, n_bootstrap=0)
 
 
 def test_align(workspace, tiny_pair, image_folder, monkeypatch):

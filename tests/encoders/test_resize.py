@@ -167,7 +167,7 @@ def test_caches_of_both_ways_live_side_by_side_and_predict_as_they_were_made(
         run.evaluate(plain, n_bootstrap=0)
     # The same file with another way to resize is refused, and the difference named.
     padded.path.rename(plain.path)
-    with pytest.raises(fc.errors.CacheError, match=r"resize: 'pad' against no value"):
+    with pytest.raises(fc.errors.CacheError, match=r"resize: 'pad' against 'published'"):
         fc.extract(("folder", "images"), dinov2)
 
 
