@@ -125,9 +125,11 @@ def _converted(
 ) -> Iterator[Path]:
     """Yield a folder that holds the converted network, which is temporary if it cannot be kept."""
     document = {**spec, "precision": "int8" if compress else "fp32", "size": list(size)}
+    versions = document.pop("libraries", None)
+    name = Path(fingerprint(document), fingerprint(versions))
     convert = partial(_convert, size, load, compress=compress)
     try:
-        folder = _kept_folder(fingerprint(document), convert)
+        folder = _kept_folder(name, convert)
     except OSError as error:
         _warn(f"the converted network cannot be kept ({error}), and is converted each time")
         with TemporaryDirectory(prefix="featurecache-", ignore_cleanup_errors=True) as temporary:
@@ -137,8 +139,14 @@ def _converted(
         yield folder
 
 
-def _kept_folder(name: str, convert: Callable[[Path], None]) -> Path:
+def _kept_folder(name: Path, convert: Callable[[Path], None]) -> Path:
     """Return the folder of a network in the user's cache, where it is converted if necessary.
+
+    Then the same network is removed as other versions of the libraries converted it.
+
+    Args:
+        name: Fingerprints of the network and of the versions of the libraries.
+        convert: Writes the converted network into a folder.
 
     Raises:
         OSError: The cache cannot be written.
@@ -158,6 +166,10 @@ def _kept_folder(name: str, convert: Callable[[Path], None]) -> Path:
     except OSError:
         if not _is_intact(folder):  # another process may have converted it meanwhile
             raise
+    for other in folder.parent.iterdir():
+        # What other processes have not finished has a hidden name.
+        if other != folder and not other.name.startswith("."):
+            shutil.rmtree(other, ignore_errors=True)
     return folder
 
 

@@ -251,6 +251,10 @@ def update_caches(
                 dataset, job, rows & (states.size >= 0), prompts, image_timeout=image_timeout
             )
         require_disk_space(jobs)
+        # Not needed any more: the hashes of the files that a cache may already hold, 64 bytes each.
+        del hashes
+        for builder in builders:
+            builder.contents.clear()
         try:
             encode_images(
                 dataset,

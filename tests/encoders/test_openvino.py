@@ -35,18 +35,23 @@ def pixels_for(shape: str) -> np.ndarray:
 def converted(folders):
     """The folder of the converted network of "clip", and what it embeds."""
     kept = module.user_cache() / "openvino"
-    before = set(kept.glob("*"))
+    before = set(kept.glob("*/*"))
     encoder = load_encoder(str(folders["clip"]), device="cpu", backend="openvino")
     embedding = encoder.embed_pixels(PIXELS)
-    (folder,) = set(kept.iterdir()) - before
+    (folder,) = set(kept.glob("*/*")) - before
     return folder, embedding
+
+
+def kept_as(folder, user_cache):
+    """Return where a converted network is kept in another user cache."""
+    return user_cache / "openvino" / folder.parent.name / folder.name
 
 
 @pytest.fixture
 def kept(converted, user_cache):
     """A copy of that folder, for one test."""
     folder, _ = converted
-    return shutil.copytree(folder, user_cache / "openvino" / folder.name)
+    return shutil.copytree(folder, kept_as(folder, user_cache))
 
 
 @pytest.fixture
@@ -110,9 +115,17 @@ def test_converted_network_is_kept(load, converted, kept, user_cache, no_convers
     again = load(backend="openvino")
     np.testing.assert_array_equal(again.embed_pixels(PIXELS), converted[1])
     load(backend="openvino", precision="bf16").embed_pixels(PIXELS)  # of the same network
-    assert len(list((user_cache / "openvino").iterdir())) == 1
+    assert list(user_cache.glob("openvino/*/*")) == [kept]
     with pytest.raises(AssertionError, match="converted again"):
         load("siglip", backend="openvino").embed_pixels(PIXELS)
+
+
+def test_network_of_other_library_versions_is_removed(load, converted, kept):
+    kept.rename(kept.with_name("0" * 64))
+    (kept.parents[1] / "another network" / "0").mkdir(parents=True)
+    load(backend="openvino").embed_pixels(PIXELS)
+    assert [path.name for path in kept.parent.iterdir()] == [converted[0].name]
+    assert (kept.parents[1] / "another network" / "0").exists()
 
 
 @pytest.mark.parametrize(
@@ -138,7 +151,7 @@ def test_interrupted_conversion_leaves_nothing(load, user_cache, monkeypatch):
     monkeypatch.setattr("openvino.save_model", stop)
     with pytest.raises(KeyboardInterrupt):
         load(backend="openvino").embed_pixels(PIXELS)
-    assert list((user_cache / "openvino").iterdir()) == []
+    assert list(user_cache.glob("openvino/*/*")) == []
 
 
 def test_network_that_another_process_converted_meanwhile_is_used(
@@ -149,7 +162,7 @@ def test_network_that_another_process_converted_meanwhile_is_used(
 
     def slow(*args, **options):
         convert(*args, **options)
-        shutil.copytree(folder, user_cache / "openvino" / folder.name)
+        shutil.copytree(folder, kept_as(folder, user_cache))
 
     monkeypatch.setattr(module, "_convert", slow)
     np.testing.assert_array_equal(load(backend="openvino").embed_pixels(PIXELS), expected)
@@ -176,7 +189,7 @@ def test_network_that_cannot_be_kept_is_converted_each_time(
         with pytest.warns(FeaturecacheWarning, match="cannot be kept .*, and is converted each"):
             got = load(backend="openvino").embed_pixels(PIXELS)
         np.testing.assert_array_equal(got, converted[1])
-    assert list(user_cache.glob("openvino/*")) == []
+    assert list(user_cache.glob("openvino/*/*")) == []
 
 
 def test_conversion_prints_nothing(load, capfd):
