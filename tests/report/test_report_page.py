@@ -13,6 +13,7 @@ from featurecache.errors import RunError, UnknownNameError, UsageError
 from featurecache.evaluation.comparison import compare
 from featurecache.evaluation.zero_shot import zero_shot
 from featurecache.heads.learning_curve import learning_curve
+from featurecache.metrics.curves import Curve
 from featurecache.metrics.metrics import (
     CurveMetrics,
     CurvePoint,
@@ -23,7 +24,7 @@ from featurecache.metrics.metrics import (
     TextGain,
 )
 from featurecache.metrics.predictive_values import predictive_values
-from featurecache.report import examples, plot_registry
+from featurecache.report import examples, plot_registry, plots
 from featurecache.report.page import ReportPage, build_page
 from featurecache.report.report import report, save_page, write_report
 from featurecache.report.svg import inline_svg
@@ -96,6 +97,17 @@ def test_page_shows_net_benefit_and_risk_coverage_of_each_label(tmp_path):
         if "AURC" in str(line.get_label())
     )
     assert line.get_ydata()[-1] == pytest.approx(wrong.mean())
+    assert len(line.get_ydata()) == len(wrong)
+
+
+def test_risk_coverage_of_many_images_is_thinned_to_what_can_be_seen():
+    curve = Curve(np.arange(1, 9_001) / 9_000, np.linspace(0, 0.25, 9_000))
+    figure = plots.risk_coverage_plot({"run": curve}, {"run": 0}, {"run": 0.1})
+    (line,) = figure.axes[0].lines
+    x, y = line.get_data()
+    assert len(x) == 500
+    assert (x[0], x[-1]) == (curve.x[0], 1)
+    np.testing.assert_allclose(y, np.interp(x, curve.x, curve.y))
 
 
 def test_runs_of_the_same_images_are_compared(tmp_path):
