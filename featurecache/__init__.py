@@ -42,6 +42,8 @@ if TYPE_CHECKING:
     from featurecache.retrieval.query import retrieve
     from featurecache.retrieval.suggest import suggest
     from featurecache.runs.run import Run, load_run
+    from featurecache.sharing.pull import pull_cache, pull_run
+    from featurecache.sharing.push import push_cache, push_run
     from featurecache.sklearn import HeadClassifier
     from featurecache.store.cache import Cache
     from featurecache.store.open import open_cache
@@ -83,6 +85,10 @@ _MODULES = {
     "load_run": "runs.run",
     "open_cache": "store.open",
     "plan_study": "study.run",
+    "pull_cache": "sharing.pull",
+    "pull_run": "sharing.pull",
+    "push_cache": "sharing.push",
+    "push_run": "sharing.push",
     "register_dataset": "datasets.registry",
     "register_encoder": "encoders.registry",
     "register_head": "heads.registry",
@@ -129,6 +135,10 @@ __all__ = [
     "load_run",
     "open_cache",
     "plan_study",
+    "pull_cache",
+    "pull_run",
+    "push_cache",
+    "push_run",
     "register_dataset",
     "register_encoder",
     "register_head",

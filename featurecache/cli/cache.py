@@ -1,4 +1,4 @@
-"""``cache ls``, ``info``, ``verify``, ``merge``, ``export``, ``import``: manage caches."""
+"""``cache ls``, ``info``, ``verify``, ``merge``, ``export``, ``import``, ``push``, ``pull``."""
 
 from pathlib import Path
 from typing import Annotated
@@ -9,7 +9,7 @@ from featurecache.cli.cache_import import import_
 from featurecache.cli.errors import with_exit_code
 from featurecache.cli.extract import extract
 from featurecache.cli.option_names import running, with_option_names
-from featurecache.cli.options import CacheFolder, OptionValues, print_units, takes_units
+from featurecache.cli.options import CacheFile, CacheFolder, OptionValues, print_units, takes_units
 from featurecache.cli.output import (
     Json,
     format_known,
@@ -21,12 +21,23 @@ from featurecache.cli.output import (
     print_table,
     progress_bar,
 )
+from featurecache.cli.push_options import (
+    KeepIds,
+    Key,
+    Permission,
+    Public,
+    Repository,
+    Revision,
+    Yes,
+    print_push,
+)
 from featurecache.cli.strict_command import StrictCommand
 from featurecache.cli.train_head import train_head
 from featurecache.wording import UNDEFINED, count_noun, format_size
 
 app = typer.Typer(
-    help="List, describe, verify, merge, export and import caches.", no_args_is_help=True
+    help="List, describe, verify, merge, export, import, push and pull caches.",
+    no_args_is_help=True,
 )
 
 File = Annotated[Path, typer.Argument(help="Cache file.", metavar="FILE")]
@@ -228,3 +239,58 @@ def export(
 
 
 app.command("import", cls=StrictCommand)(with_exit_code(import_))
+
+
+@app.command("push", cls=StrictCommand)
+@with_exit_code
+def push(
+    repo_id: Repository,
+    cache: CacheFile = Path("cache"),
+    yes: Yes = False,
+    keep_ids: KeepIds = False,
+    key: Key = None,
+    permission: Permission = None,
+    public: Public = False,
+    json: Json = False,
+) -> None:
+    """Send a cache to the Hugging Face hub, with pseudonyms for ids and without paths.
+
+    Without --yes, nothing is sent, and what would be is printed.
+
+    Example: featurecache cache push my-lab/kermany-dinov2
+    """
+    import featurecache as fc
+
+    print_push(
+        fc.push_cache(
+            cache,
+            repo_id,
+            yes=yes,
+            keep_ids=keep_ids,
+            key=key,
+            permission=permission,
+            public=public,
+        ),
+        json=json,
+    )
+
+
+@app.command("pull", cls=StrictCommand)
+@with_exit_code
+def pull(
+    repo_id: Repository,
+    cache: CacheFolder = Path("cache"),
+    revision: Revision = None,
+    json: Json = False,
+) -> None:
+    """Fetch a cache that was sent to the Hugging Face hub.
+
+    Example: featurecache cache pull my-lab/kermany-dinov2
+    """
+    import featurecache as fc
+
+    pulled = fc.pull_cache(repo_id, cache_dir=cache, revision=revision)
+    if json:
+        print_json({"path": str(pulled.path), "images": len(pulled), "dim": pulled.dim})
+        return
+    print_result(f"{pulled.path}: {count_noun(len(pulled), 'image')}, {pulled.dim}-d embeddings")

@@ -1,4 +1,4 @@
-"""``runs ls``: list runs."""
+"""``runs ls``, ``push``, ``pull``: manage runs."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -7,16 +7,21 @@ from typing import Annotated
 import typer
 
 from featurecache.cli.errors import with_exit_code
-from featurecache.cli.output import Json, print_json, print_table, with_interval
+from featurecache.cli.output import Json, print_json, print_result, print_table, with_interval
+from featurecache.cli.push_options import (
+    KeepIds,
+    Key,
+    Permission,
+    Public,
+    Repository,
+    Revision,
+    Yes,
+    print_push,
+)
 from featurecache.cli.strict_command import StrictCommand
 from featurecache.wording import UNDEFINED
 
-app = typer.Typer(help="List runs.", no_args_is_help=True)
-
-
-@app.callback()
-def runs() -> None:
-    """List runs."""
+app = typer.Typer(help="List, push and pull runs.", no_args_is_help=True)
 
 
 @app.command("ls", cls=StrictCommand)
@@ -55,3 +60,63 @@ def ls(
         optional=3,
         prose=("problem",),
     )
+
+
+@app.command("push", cls=StrictCommand)
+@with_exit_code
+def push(
+    repo_id: Repository,
+    run: Annotated[Path, typer.Argument(help="Run folder.", metavar="RUN")],
+    yes: Yes = False,
+    keep_ids: KeepIds = False,
+    key: Key = None,
+    permission: Permission = None,
+    public: Public = False,
+    json: Json = False,
+) -> None:
+    """Send a run to the Hugging Face hub, with pseudonyms for ids and without paths.
+
+    Without --yes, nothing is sent, and what would be is printed.
+
+    Example: featurecache runs push my-lab/kermany-linear runs/kermany-tiny-linear
+    """
+    import featurecache as fc
+
+    print_push(
+        fc.push_run(
+            run,
+            repo_id,
+            yes=yes,
+            keep_ids=keep_ids,
+            key=key,
+            permission=permission,
+            public=public,
+        ),
+        json=json,
+    )
+
+
+@app.command("pull", cls=StrictCommand)
+@with_exit_code
+def pull(
+    repo_id: Repository,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder to create. Default: runs/NAME, as the run was called.", metavar="DIR"
+        ),
+    ] = None,
+    revision: Revision = None,
+    json: Json = False,
+) -> None:
+    """Fetch a run that was sent to the Hugging Face hub.
+
+    Example: featurecache runs pull my-lab/kermany-linear
+    """
+    import featurecache as fc
+
+    run = fc.pull_run(repo_id, out, revision=revision)
+    if json:
+        print_json({"run": str(run.path), "kind": run.kind})
+        return
+    print_result(f"{run.path}: {run.kind} run on {run.dataset_name} by {run.model_name}")

@@ -29,6 +29,9 @@ class DatasetSpec:
         name: Name that it is loaded by.
         description: One line for people.
         terms: License or terms of use.
+        terms_url: Page that states them; "" for one's own data.
+        may_share: Whether they allow giving others what is computed from the images, such as
+            embeddings, as we understand them; None if they do not say, or are one's own.
         loader: The loader, or "module:function", so that listing data sets imports nothing.
         lister: Instead of a loader: "module:function" that reads the tables of a release into a
             ``Listing``, which has the options that all releases share.
@@ -46,6 +49,8 @@ class DatasetSpec:
     name: str
     description: str
     terms: str
+    terms_url: str = ""
+    may_share: bool | None = None
     loader: str | Loader = ""
     lister: str = ""
     reads_file: bool = False
@@ -136,6 +141,8 @@ _BUILT_IN = (
         name="nih",
         description="NIH ChestX-ray14: 112,120 frontal images of 30,805 patients, 14 findings",
         terms="NIH Clinical Center: free use, name the source",
+        terms_url="https://nihcc.app.box.com/v/ChestXray-NIHCC",
+        may_share=True,
         lister="featurecache.datasets.nih:list_nih",
         recognizer="featurecache.datasets.nih:is_nih",
     ),
@@ -143,6 +150,8 @@ _BUILT_IN = (
         name="nih-google",
         description="Google's labels of 4,376 images of nih, by radiologists, 4 findings",
         terms="Google: research and education",
+        terms_url="https://cloud.google.com/healthcare-api/docs/resources/public-datasets/"
+        "nih-chest",
         lister="featurecache.datasets.nih_google:list_nih_google",
         recognizer="featurecache.datasets.nih_google:is_nih_google",
     ),
@@ -150,6 +159,8 @@ _BUILT_IN = (
         name="kermany",
         description="UCSD pediatric pneumonia (Kermany 2018): 5,856 images, pneumonia or normal",
         terms="CC BY 4.0",
+        terms_url="https://data.mendeley.com/datasets/rscbjbr9sj/2",
+        may_share=True,
         loader="featurecache.datasets.kermany:load_kermany",
         recognizer="featurecache.datasets.kermany:is_kermany",
     ),
@@ -157,6 +168,8 @@ _BUILT_IN = (
         name="chexpert",
         description="CheXpert v1.0 and v1.0-small: 223,648 images of 64,740 patients, 14 labels",
         terms="Stanford University Dataset Research Use Agreement",
+        terms_url="https://stanfordmlgroup.github.io/competitions/chexpert/",
+        may_share=False,
         lister="featurecache.datasets.chexpert:list_chexpert",
         recognizer="featurecache.datasets.chexpert:is_chexpert",
         policy=LabelPolicy(blank="negative"),
@@ -165,6 +178,8 @@ _BUILT_IN = (
         name="chexpert-plus",
         description="CheXpert Plus: 223,462 images of chexpert, labels of their reports",
         terms="Stanford University Dataset Research Use Agreement",
+        terms_url="https://aimi.stanford.edu/datasets/chexpert-plus",
+        may_share=False,
         lister="featurecache.datasets.chexpert_plus:list_chexpert_plus",
         recognizer="featurecache.datasets.chexpert_plus:is_chexpert_plus",
         policy=LabelPolicy(blank="negative"),
@@ -173,6 +188,9 @@ _BUILT_IN = (
         name="padchest",
         description="PadChest: 160,861 images of 67,625 patients, 193 findings, in Spanish reports",
         terms="BIMCV: research use, by agreement",
+        terms_url="https://bimcv.cipf.es/bimcv-projects/padchest/"
+        "padchest-dataset-research-use-agreement/",
+        may_share=False,
         lister="featurecache.datasets.padchest:list_padchest",
         recognizer="featurecache.datasets.padchest:is_padchest",
     ),
@@ -180,6 +198,8 @@ _BUILT_IN = (
         name="padchest-gr",
         description="PadChest-GR: 4,555 images of padchest, labels of grounded reports",
         terms="BIMCV: research use, by agreement",
+        terms_url="https://bimcv.cipf.es/bimcv-projects/padchest-gr/",
+        may_share=False,
         lister="featurecache.datasets.padchest_gr:list_padchest_gr",
         recognizer="featurecache.datasets.padchest_gr:is_padchest_gr",
     ),
@@ -187,6 +207,8 @@ _BUILT_IN = (
         name="vindr-cxr",
         description="VinDr-CXR: 18,000 frontal images, read by three radiologists, 28 labels",
         terms="PhysioNet Credentialed Health Data License 1.5.0",
+        terms_url="https://physionet.org/content/vindr-cxr/view-license/1.0.0/",
+        may_share=False,
         lister="featurecache.datasets.vindr_cxr:list_vindr_cxr",
         recognizer="featurecache.datasets.vindr_cxr:is_vindr_cxr",
     ),
@@ -194,13 +216,18 @@ _BUILT_IN = (
         name="vindr-pcxr",
         description="VinDr-PCXR: 9,125 images of children under ten, 15 diagnoses",
         terms="PhysioNet Credentialed Health Data License 1.5.0",
+        terms_url="https://physionet.org/content/vindr-pcxr/view-license/1.0.0/",
+        may_share=False,
         lister="featurecache.datasets.vindr_cxr:list_vindr_pcxr",
         recognizer="featurecache.datasets.vindr_cxr:is_vindr_pcxr",
     ),
     DatasetSpec(
         name="rsna",
         description="RSNA pneumonia challenge 2018: 26,684 images of nih, opacity or normal",
-        terms="RSNA: non-commercial use, name the source",
+        terms="RSNA: any use, name the source",
+        terms_url="https://www.rsna.org/education/ai-resources-and-training/ai-image-challenge/"
+        "rsna-pneumonia-detection-challenge-2018",
+        may_share=True,
         lister="featurecache.datasets.rsna:list_rsna",
         recognizer="featurecache.datasets.rsna:is_rsna",
     ),
@@ -208,6 +235,8 @@ _BUILT_IN = (
         name="siim-acr",
         description="SIIM-ACR pneumothorax challenge 2019: 12,047 images of nih",
         terms="SIIM: non-commercial use",
+        terms_url="https://www.kaggle.com/c/siim-acr-pneumothorax-segmentation/rules",
+        may_share=False,
         lister="featurecache.datasets.siim_acr:list_siim_acr",
         recognizer="featurecache.datasets.siim_acr:is_siim_acr",
     ),
@@ -215,6 +244,7 @@ _BUILT_IN = (
         name="chestx-det",
         description="ChestX-Det: 3,578 images of nih, 13 findings",
         terms="not stated",
+        terms_url="https://github.com/Deepwise-AILab/ChestX-Det-Dataset",
         lister="featurecache.datasets.chestx_det:list_chestx_det",
         recognizer="featurecache.datasets.chestx_det:is_chestx_det",
     ),
@@ -222,6 +252,8 @@ _BUILT_IN = (
         name="openi",
         description="Open-I (Indiana University): 7,470 images of 3,955 reports, MeSH headings",
         terms="CC BY-NC-ND 4.0",
+        terms_url="https://openi.nlm.nih.gov/faq",
+        may_share=False,
         lister="featurecache.datasets.openi:list_openi",
         recognizer="featurecache.datasets.openi:is_openi",
     ),
@@ -229,6 +261,8 @@ _BUILT_IN = (
         name="mimic-cxr-jpg",
         description="MIMIC-CXR(-JPG): 377,110 images of 65,379 patients, 14 labels of reports",
         terms="PhysioNet Credentialed Health Data License 1.5.0",
+        terms_url="https://physionet.org/content/mimic-cxr-jpg/view-license/2.1.0/",
+        may_share=False,
         lister="featurecache.datasets.mimic_cxr:list_mimic_cxr_jpg",
         recognizer="featurecache.datasets.mimic_cxr:is_mimic_cxr_jpg",
         policy=LabelPolicy(blank="negative"),
@@ -237,6 +271,8 @@ _BUILT_IN = (
         name="brax",
         description="BRAX: 40,967 images of 19,351 patients, the 14 labels of CheXpert",
         terms="PhysioNet Credentialed Health Data License 1.5.0",
+        terms_url="https://physionet.org/content/brax/view-license/1.1.0/",
+        may_share=False,
         lister="featurecache.datasets.brax:list_brax",
         recognizer="featurecache.datasets.brax:is_brax",
         policy=LabelPolicy(blank="negative"),
@@ -245,6 +281,7 @@ _BUILT_IN = (
         name="montgomery",
         description="Montgomery County: 138 frontal images, tuberculosis or normal",
         terms="NLM: research use, name the source",
+        terms_url="https://lhncbc.nlm.nih.gov/LHC-downloads/downloads.html",
         lister="featurecache.datasets.tuberculosis:list_montgomery",
         recognizer="featurecache.datasets.tuberculosis:is_montgomery",
     ),
@@ -252,6 +289,7 @@ _BUILT_IN = (
         name="shenzhen",
         description="Shenzhen: 662 frontal images, tuberculosis or normal",
         terms="NLM: research use, name the source",
+        terms_url="https://lhncbc.nlm.nih.gov/LHC-downloads/downloads.html",
         lister="featurecache.datasets.tuberculosis:list_shenzhen",
         recognizer="featurecache.datasets.tuberculosis:is_shenzhen",
     ),
@@ -259,6 +297,7 @@ _BUILT_IN = (
         name="covidx",
         description="COVIDx: images from several sources, COVID-19 or not",
         terms="those of its sources",
+        terms_url="https://www.kaggle.com/datasets/andyczhao/covidx-cxr2",
         lister="featurecache.datasets.covidx:list_covidx",
         recognizer="featurecache.datasets.covidx:is_covidx",
     ),
@@ -266,6 +305,7 @@ _BUILT_IN = (
         name="covid-radiography",
         description="COVID-19 Radiography Database: 21,165 images from several sources, 4 classes",
         terms="those of its sources",
+        terms_url="https://www.kaggle.com/datasets/tawsifurrahman/covid19-radiography-database",
         lister="featurecache.datasets.covid_radiography:list_covid_radiography",
         recognizer="featurecache.datasets.covid_radiography:is_covid_radiography",
     ),
@@ -296,6 +336,8 @@ _BUILT_IN = (
         name="phantom",
         description="synthetic images with the 14 findings of nih, generated on first use",
         terms="Apache-2.0, generated",
+        terms_url="https://www.apache.org/licenses/LICENSE-2.0",
+        may_share=True,
         loader="featurecache.datasets.phantom.folder:load_phantom",
         recognizer="featurecache.datasets.phantom.folder:is_phantom",
         root_finder="featurecache.datasets.phantom.folder:phantom_root",

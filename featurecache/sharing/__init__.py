@@ -1,0 +1,1 @@
+"""Send caches and runs to the Hugging Face hub, and fetch them from there."""

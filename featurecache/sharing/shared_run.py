@@ -1,0 +1,110 @@
+"""Write the copy of a run folder that may leave this machine."""
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from featurecache.datasets.pseudonymize import IdKey
+from featurecache.errors import RunError
+from featurecache.io import json as strict_json
+from featurecache.provenance.provenance import PROVENANCE_FILE, read_provenance
+from featurecache.runs.folder import run_file, write_json
+from featurecache.runs.predictions import Predictions, write_predictions
+from featurecache.runs.run import decision_rules, load_run
+from featurecache.sharing.pseudonyms import pseudonymize_training, without_folders
+
+_SUFFIXES: Final = (".json", ".safetensors", ".csv", ".txt", ".model")
+"""Files of runs, and of the encoders of fine-tunings. Plots and images stay here."""
+
+_WITH_PATHS: Final = ("config.json", "metrics.json", "encoder/config.json")
+"""Files that may name other files of this machine."""
+
+_LOCAL: Final = {"data": None, "weights": None, "teacher": None, "groups": None, "path": ""}
+"""What the config of a run says about this machine, and what takes its place."""
+
+
+def write_shared_run(run: Path, folder: Path, *, key: IdKey | None) -> None:
+    """Write a run without what identifies images, patients or this machine.
+
+    Args:
+        run: The run folder.
+        folder: The folder to create.
+        key: The key of the pseudonyms; None keeps ids and hashes of files.
+
+    Raises:
+        RunError: The run is damaged, or a learning curve.
+        OSError: The disk is full or not writable.
+    """
+    loaded = load_run(run)
+    folder.mkdir()
+    for path in sorted(run.rglob("*")):
+        name = path.relative_to(run).as_posix()
+        if path.is_dir() or path.suffix not in _SUFFIXES or name.startswith("."):
+            continue
+        target = folder / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if path.name == PROVENANCE_FILE:
+            write_json(target, pseudonymize_training(read_provenance(path.parent), key).to_json())
+        elif name in _WITH_PATHS:
+            document = _read(run, name)
+            if name == "config.json":
+                document = _without_sources(document)
+            write_json(target, without_folders(document))
+        else:
+            shutil.copyfile(run_file(run, name), target)
+    if key is not None:
+        is_hashed = _is_pseudonymized(loaded.config)
+        scored = _pseudonymize(loaded.scored, key, hashed=is_hashed)
+        write_predictions(folder, scored, decision_rules(loaded))
+
+
+def _read(run: Path, name: str) -> Any:
+    path = run_file(run, name)
+    try:
+        return strict_json.read(path)
+    except ValueError as error:
+        raise RunError(f"{path} is damaged: {error}") from error
+
+
+def _without_sources(value: Any) -> Any:
+    """Return a document without the places of data and weights."""
+    if isinstance(value, Mapping):
+        return {
+            name: _LOCAL[name] if name in _LOCAL and entry else _without_sources(entry)
+            for name, entry in value.items()
+        }
+    return [_without_sources(entry) for entry in value] if isinstance(value, list) else value
+
+
+def _is_pseudonymized(config: Mapping[str, Any]) -> bool:
+    cache = config.get("cache", {})
+    source = cache.get("extraction", config.get("arguments", {})).get("data") or {}
+    return bool(source.get("pseudonymized"))
+
+
+def _pseudonymize(scored: Predictions, key: IdKey, *, hashed: bool) -> Predictions:
+    scored = replace(scored, sha256=np.full(len(scored.ids), ""))
+    if hashed:
+        return scored
+    studies = _map(key.hash_study, scored.studies)
+    hash_patient = key.hash if np.array_equal(scored.patients, scored.ids) else key.hash_patient
+    return replace(
+        scored,
+        # At study level, the ids are those of studies.
+        ids=np.where(
+            (scored.ids == scored.studies) & (scored.ids != ""),
+            studies,
+            _map(key.hash, scored.ids),
+        ),
+        patients=_map(hash_patient, scored.patients),
+        studies=studies,
+    )
+
+
+def _map(function: Any, texts: NDArray[np.str_]) -> NDArray[np.str_]:
+    return np.array([function(text) for text in texts.tolist()], dtype=np.str_)
