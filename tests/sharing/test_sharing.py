@@ -1,0 +1,309 @@
+"""Caches and runs go to a hub without what identifies anybody, and come back."""
+
+import hmac
+import json
+import stat
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from typer.testing import CliRunner
+
+import featurecache as fc
+from featurecache.cli import main
+from featurecache.datasets.registry import DATASETS
+from featurecache.provenance.records import ImageRecords
+from featurecache.sharing.pseudonyms import default_key_file, without_folders
+from featurecache.store.builder import CacheBuilder
+from featurecache.store.reader import read_cache
+from featurecache.store.records import Header, to_utf8
+from featurecache.store.verify import verify_cache
+from featurecache.store.writer import write_cache
+from tests.evaluation.toy_caches import toy_texts, write_toy_cache
+from tests.sharing.hub_server import Hub, serve_hub
+
+REPO = "my-lab/set"
+N = 80
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub-cache"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_XET_CACHE", str(tmp_path / "xet"))
+    with serve_hub() as served:
+        monkeypatch.setenv("HF_ENDPOINT", served.url)
+        yield served
+
+
+def make_cache(path: Path, **header: Any) -> fc.Cache:
+    """Write a cache that says much about its images and this machine."""
+    rng = np.random.default_rng(3)
+    names = ("Edema", "Mass")
+    labels = rng.integers(0, 2, (N, 2))
+    embedding = rng.normal(size=(N, 8)) + labels[:, :1]
+    texts = toy_texts(np.eye(8)[:2], np.eye(8)[2:4], names)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    toy = write_toy_cache(path, embedding, labels, texts, names=names)
+    unknown = np.zeros((1, 32), dtype=np.uint8)
+    trained_on = ImageRecords.of(
+        "ward", ["secret-9"], patients=["patient 9"], sha256=["9" * 64], perceptual_hash=unknown
+    )
+    extraction = {"data": {"dataset": "csv", "root": "/home/me/x.csv", "options": {}}}
+    extraction["data"]["pseudonymized"] = False
+    images = replace(
+        toy.images,
+        age=to_utf8(["94", "89"] * (N // 2)),
+        study=to_utf8([f"study {row // 2}" for row in range(N)]),
+        path=to_utf8([f"ward/{row}.png" for row in range(N)]),
+        perceptual_hash=rng.integers(1, 256, (N, 32), dtype=np.uint8),
+    )
+    write_cache(
+        path,
+        header=Header(
+            **{
+                **vars(toy.header),
+                "notes": ("cells of 'Meier, Anna' are blank", "/home/me/x.csv is in UTF-16"),
+                "trained_on": {"ward": trained_on},
+                "extraction": extraction,
+                **header,
+            }
+        ),
+        images=images,
+        dim=8,
+        embedding=toy.read_rows,
+        labels=toy.labels,
+        texts=toy.texts,
+        failures={"secret-1": "damaged: broken PNG file secret-1"},
+    )
+    return read_cache(path)
+
+
+def digest(text: str) -> str:
+    """The hash that the documentation promises."""
+    return hmac.digest(default_key_file().read_bytes(), text.encode(), "sha256").hex()[:32]
+
+
+SECRETS = (b"0001.png", b"patient 1", b"study 1", b"ward/", b"secret", b"/home/me", b"Anna")
+SECRETS += (f"{1:064x}".encode(), b"9" * 64)
+
+
+def test_nothing_leaves_this_machine_unless_asked(hub: Hub, tmp_path: Path) -> None:
+    cache = make_cache(tmp_path / "cache" / "toy" / "m.h5")
+    push = fc.push_cache(cache, REPO)
+    assert push.url is None
+    assert hub.requests == []
+    assert push.name in push.files
+    assert push.files[push.name] > 1000
+    assert push.ids.startswith("pseudonymized with the key ")
+    assert "its terms apply" in push.terms[0]
+    outcome = CliRunner().invoke(main, ["cache", "push", REPO])
+    assert outcome.exit_code == 0
+    assert "nothing was sent: --yes sends 2 files" in " ".join(outcome.stderr.split())
+    assert hub.requests == []
+    assert [path.name for path in (tmp_path / "cache" / "toy").iterdir()] == ["m.h5"]
+
+
+def test_a_cache_comes_back_with_pseudonyms_and_nothing_else_that_identifies(
+    hub: Hub, tmp_path: Path
+) -> None:
+    cache = make_cache(tmp_path / "cache" / "toy" / "m.h5")
+    push = fc.push_cache(cache, REPO, yes=True)
+    assert push.url == f"{hub.url}/datasets/{REPO}"
+    repo = hub.repos[f"datasets/{REPO}"]
+    assert repo.private
+    assert set(repo.files) == {"README.md", "featurecache.json", "toy/m.h5"}
+    for name, content in repo.files.items():
+        for secret in SECRETS:
+            assert secret not in content, (name, secret)
+    pulled = fc.pull_cache(REPO, cache_dir="pulled")
+    assert pulled.path == Path("pulled/toy/m.h5")
+    assert pulled.path.read_bytes() == repo.files["toy/m.h5"]
+    assert not verify_cache(pulled.path)
+    row_of = {digest(f"name {image}"): row for row, image in enumerate(cache.ids.tolist())}
+    rows = [row_of[image] for image in pulled.ids.tolist()]
+    np.testing.assert_array_equal(pulled.embedding, cache.embedding[rows])
+    np.testing.assert_array_equal(pulled.cells, cache.cells[rows])
+    assert pulled.splits.tolist() == cache.splits[rows].tolist()
+    assert pulled.patients.tolist() == [digest(f"name {n}") for n in cache.patients[rows]]
+    assert pulled.studies.tolist() == [digest(f"study {n}") for n in cache.studies[rows]]
+    assert set(pulled.images.age.tolist()) == {b"90", b"89"}
+    assert pulled.excluded == {"damaged": 1}
+    (trained_on,) = pulled.header.trained_on.values()
+    assert trained_on.id.tolist() == [digest("name secret-9").encode()]
+    assert stat.S_IMODE(default_key_file().stat().st_mode) == 0o600
+    with pytest.raises(ValueError, match=f"was imported from {REPO}, so it is not known"):
+        CacheBuilder(pulled.path, pulled.header, pulled.images.id)
+    again = fc.push_cache(pulled, REPO)  # whose ids stay as they are
+    assert again.ids == push.ids
+    run = fc.zero_shot(pulled, n_bootstrap=0)
+    assert run.metrics.macro.auroc == fc.zero_shot(cache, n_bootstrap=0).metrics.macro.auroc
+    with pytest.raises(ValueError, match=r"m.h5 already exists: give another `cache_dir`"):
+        fc.pull_cache(REPO, cache_dir="pulled")
+    card = repo.files["README.md"].decode()
+    assert "| Ids | pseudonymized with the key" in card
+    assert "license not known" in card
+    assert f"featurecache cache pull {REPO}" in card
+
+
+def test_ids_and_hashes_are_kept_only_when_asked(hub: Hub, tmp_path: Path) -> None:
+    cache = make_cache(tmp_path / "toy" / "m.h5")
+    fc.push_cache(cache, REPO, yes=True, keep_ids=True, public=True)
+    assert not hub.repos[f"datasets/{REPO}"].private
+    pulled = fc.pull_cache(REPO)
+    for name in ("id", "patient", "study", "sha256", "perceptual_hash", "age"):
+        np.testing.assert_array_equal(getattr(pulled.images, name), getattr(cache.images, name))
+    assert set(pulled.images.path.tolist()) == {b""}
+    assert pulled.header.extraction["data"] is None
+    assert pulled.header.notes[1] == "x.csv is in UTF-16"
+    with pytest.raises(ValueError, match="leave it out with `keep_ids`"):
+        fc.push_cache(cache, REPO, keep_ids=True, key="k")
+
+
+def test_a_run_comes_back_with_the_pseudonyms_of_its_cache(hub: Hub, tmp_path: Path) -> None:
+    cache = make_cache(tmp_path / "toy" / "m.h5")
+    run = fc.train_head(cache, "prototype", controls=False, n_bootstrap=20)
+    run.save("runs/one")
+    push = fc.push_run("runs/one", REPO, yes=True)
+    repo = hub.repos[f"models/{REPO}"]
+    assert set(repo.files) == {*push.files, "featurecache.json"}
+    for name, content in repo.files.items():
+        for secret in (*SECRETS[:-2], str(tmp_path).encode(), f"{1:064x}".encode()):
+            # Digits occur in numbers.
+            assert secret not in content or secret.isdigit(), (name, secret)
+    macro = run.metrics.macro
+    interval = f"{macro.auroc:.3f} \\[{macro.auroc_ci[0]:.3f}, {macro.auroc_ci[1]:.3f}\\]"
+    assert f"| macro average | {interval} |" in repo.files["README.md"].decode()
+    pulled = fc.pull_run(REPO, "runs/two")
+    expected = run.predictions.assign(
+        id=[digest(f"name {n}") for n in run.predictions["id"]],
+        patient=[digest(f"name {n}") for n in run.predictions["patient"]],
+        study=[digest(f"study {n}") for n in run.predictions["study"]],
+        sha256="",
+    )
+    pd.testing.assert_frame_equal(pulled.predictions, expected)
+    assert pulled.metrics == run.metrics
+    fc.push_cache(cache, REPO, yes=True)
+    scored = pulled.evaluate(fc.pull_cache(REPO), split="test", n_bootstrap=0)
+    assert scored.metrics.macro.auroc == macro.auroc
+    with pytest.raises(ValueError, match="two already exists: give another `path`"):
+        fc.pull_run(REPO, "runs/two")
+
+
+@pytest.mark.parametrize(
+    "name", ["mimic-cxr-jpg", "chexpert", "padchest", "vindr-cxr", "brax", "openi", "siim-acr"]
+)
+def test_data_sets_that_may_not_be_shared_are_refused_without_a_permission(
+    name: str, hub: Hub, tmp_path: Path
+) -> None:
+    assert DATASETS[name].may_share is False
+    cache = make_cache(tmp_path / "any" / "m.h5", collection=name)
+    reason = rf"the terms of {name} \({DATASETS[name].terms}, https://.*do not allow giving"
+    with pytest.raises(ValueError, match=reason):
+        fc.push_cache(cache, REPO, yes=True)
+    if name == "mimic-cxr-jpg":
+        push = fc.push_cache(cache, REPO, permission="Letter 12 of PhysioNet")
+        assert "Shared with this permission: Letter 12 of PhysioNet" in push.card
+        named = make_cache(tmp_path / "named" / "m.h5", dataset=name)
+        run = fc.zero_shot(named, n_bootstrap=0).save("runs/mimic")
+        with pytest.raises(ValueError, match="do not allow giving"):
+            fc.push_run(run, REPO, yes=True)
+    assert hub.requests == []
+
+
+def test_every_public_data_set_states_where_its_terms_are() -> None:
+    for spec in DATASETS.values():
+        is_own = spec.terms == "those of your data"
+        assert bool(spec.terms_url) != is_own, spec.name
+        assert not (is_own and spec.may_share is not None), spec.name
+
+
+def change(hub: Hub, name: str, content: bytes, kind: str = "datasets") -> None:
+    repo = hub.repos[f"{kind}/{REPO}"]
+    repo.commits.append({**repo.files, name: content})
+
+
+def test_what_was_not_sent_so_is_not_received(hub: Hub, tmp_path: Path) -> None:
+    cache = make_cache(tmp_path / "toy" / "m.h5")
+    fc.push_cache(cache, REPO, yes=True)
+    sent = dict(hub.repos[f"datasets/{REPO}"].files)
+    manifest = json.loads(sent["featurecache.json"])
+    change(hub, "toy/m.h5", sent["toy/m.h5"][:-1] + b"x")
+    with pytest.raises(ValueError, match="is not the file that was sent: its size or SHA-256"):
+        fc.pull_cache(REPO)
+    for listed, problem in (
+        ({"../../m.h5": manifest["files"]["toy/m.h5"]}, "whose name is not allowed"),
+        ({"a/b.h5": 3}, "featurecache.json of my-lab/set is damaged"),
+    ):
+        change(hub, "featurecache.json", json.dumps({**manifest, "files": listed}).encode())
+        with pytest.raises(ValueError, match=problem):
+            fc.pull_cache(REPO)
+    change(hub, "featurecache.json", json.dumps({**manifest, "name": "../m.h5"}).encode())
+    change(hub, "toy/m.h5", sent["toy/m.h5"])
+    with pytest.raises(ValueError, match="does not hold one cache"):
+        fc.pull_cache(REPO)
+    change(hub, "featurecache.json", json.dumps({**manifest, "kind": "run"}).encode())
+    with pytest.raises(ValueError, match="holds a run, not a cache"):
+        fc.pull_cache(REPO)
+    first = hub.repos[f"datasets/{REPO}"].sha(1)
+    assert len(fc.pull_cache(REPO, revision=first, cache_dir="first")) == len(cache)
+    assert not list(Path("cache").rglob("*.h5"))
+
+
+def test_a_repository_is_replaced_only_by_the_same_cache_and_never_made_public(
+    hub: Hub, tmp_path: Path
+) -> None:
+    cache = make_cache(tmp_path / "toy" / "m.h5")
+    fc.push_cache(cache, REPO, yes=True)
+    fc.push_cache(cache, REPO, yes=True)
+    assert len(hub.repos[f"datasets/{REPO}"].commits) == 3
+    other = make_cache(tmp_path / "other" / "m.h5")
+    with pytest.raises(ValueError, match=r"my-lab/set holds toy/m.h5: give another repository"):
+        fc.push_cache(other, REPO, yes=True)
+    change(hub, "toy/more.txt", b"stale")
+    fc.push_cache(cache, REPO, yes=True)
+    assert "toy/more.txt" not in hub.repos[f"datasets/{REPO}"].files
+    hub.repos[f"datasets/{REPO}"].private = False
+    with pytest.raises(ValueError, match="my-lab/set is public: give `public`"):
+        fc.push_cache(cache, REPO, yes=True)
+    hub.repos[f"datasets/{REPO}"].commits.append({"train.csv": b""})
+    with pytest.raises(ValueError, match="has other files, such as train.csv"):
+        fc.push_cache(cache, REPO, yes=True, public=True)
+
+
+def test_answers_of_the_hub_become_messages(
+    hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(ValueError, match="there is no dataset my-lab/none on the hub, or you may"):
+        fc.pull_cache("my-lab/none")
+    cache = make_cache(tmp_path / "toy" / "m.h5")
+    hub.status = 403
+    with pytest.raises(ValueError, match="the hub refuses access to my-lab/set: log in with"):
+        fc.push_cache(cache, REPO, yes=True)
+    hub.status = None
+    fc.push_cache(cache, REPO, yes=True)
+    with pytest.raises(ValueError, match="my-lab/set has no such `revision`"):
+        fc.pull_cache(REPO, revision="v2")
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    with pytest.raises(fc.FeaturecacheError, match="the hub cannot be reached"):
+        fc.push_cache(cache, REPO, yes=True)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("/home/me/x.csv, row 3", "x.csv, row 3"),
+        ("~/runs/a was made", "a was made"),
+        (r"C:\data\x.csv", "x.csv"),
+        ("see https://physionet.org/content/x/", "see https://physionet.org/content/x/"),
+        ("AP/PA, 2/3 of nih/1.png", "AP/PA, 2/3 of nih/1.png"),
+    ],
+)
+def test_texts_lose_the_folders_of_this_machine(text: str, expected: str) -> None:
+    assert without_folders({"a": [text]}) == {"a": [expected]}
