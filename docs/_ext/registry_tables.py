@@ -58,11 +58,17 @@ def datasets() -> Table:
     """Return the registered data sets."""
     from featurecache.datasets.registry import DATASETS
 
+    may_share = {True: "yes", False: "no", None: "not stated"}
     rows = (
-        (spec.name, spec.description, spec.terms, ", ".join(spec.options))
+        (
+            *(spec.name, spec.description, spec.terms),
+            may_share[spec.may_share] if spec.terms_url else "–",
+            ", ".join(spec.options),
+        )
         for spec in DATASETS.values()
     )
-    return ("name", "what it is", "terms", "options of load_dataset"), rows
+    columns = ("name", "what it is", "terms", "embeddings may be shared", "options of load_dataset")
+    return columns, rows
 
 
 def prompts() -> Table:

@@ -41,6 +41,10 @@ EXTRA_OPTIONS = {
 TESTED_ELSEWHERE = {
     "demo": "tests/cli/test_demo.py",
     "cache import": "tests/importing/test_import.py",  # needs embeddings from elsewhere
+    "cache push": "tests/sharing/test_sharing.py",  # with a stand-in of the hub
+    "cache pull": "tests/sharing/test_sharing.py",
+    "runs push": "tests/sharing/test_sharing.py",
+    "runs pull": "tests/sharing/test_sharing.py",
     "explore": "tests/explore/test_explore.py",  # without the extra that the command needs
     "study": "tests/study/test_study.py",  # needs a study file
     "suggest": "tests/cli/test_suggest_command.py",  # needs images without labels

@@ -23,6 +23,7 @@ COMMANDS_RUN = [
     "how-to/retrieve",
     "how-to/export",
     "how-to/import",
+    "how-to/share",
     "how-to/report",
 ]
 """Pages whose commands need nothing but the workspace."""

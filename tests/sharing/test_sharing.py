@@ -273,7 +273,7 @@ def test_a_repository_is_replaced_only_by_the_same_cache_and_never_made_public(
     with pytest.raises(ValueError, match="my-lab/set is public: give `public`"):
         fc.push_cache(cache, REPO, yes=True)
     hub.repos[f"datasets/{REPO}"].commits.append({"train.csv": b""})
-    with pytest.raises(ValueError, match="has other files, such as train.csv"):
+    with pytest.raises(ValueError, match=r"has other files, such as train.csv"):
         fc.push_cache(cache, REPO, yes=True, public=True)
 
 
