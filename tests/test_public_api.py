@@ -39,6 +39,7 @@ def test_every_public_name_has_an_example_that_runs(
     shutil.copytree(prepared, folder)
     monkeypatch.chdir(folder)
     monkeypatch.setenv("FEATURECACHE_DATA", str(folder))
+    monkeypatch.setenv("XDG_DATA_HOME", str(folder / "user-data"))
     documented = getattr(fc, name)
     docstring = inspect.getdoc(documented)
     assert docstring, f"{name} has no docstring"

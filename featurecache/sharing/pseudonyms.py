@@ -9,11 +9,13 @@ import os
 import re
 import secrets
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 from typing import Any, Final
 
 from featurecache.datasets.pseudonymize import IdKey, read_key
-from featurecache.io.atomic import new_file
+from featurecache.io.atomic import make_folder, sync
 from featurecache.provenance.provenance import Provenance
 from featurecache.provenance.records import ImageRecords
 
@@ -43,9 +45,15 @@ def sharing_key(path: str | os.PathLike[str] | None) -> IdKey:
         return read_key(path)
     file = default_key_file()
     if not file.exists():
-        with new_file(file) as temporary:
-            temporary.write_bytes(secrets.token_bytes(_KEY_BYTES))
-        file.chmod(0o600)
+        make_folder(file.parent)
+        # Never readable by others, nor replaced: another process may have made one by now.
+        with NamedTemporaryFile(dir=file.parent) as temporary:
+            temporary.write(secrets.token_bytes(_KEY_BYTES))
+            temporary.flush()
+            os.fsync(temporary.fileno())
+            with suppress(FileExistsError):
+                file.hardlink_to(temporary.name)
+        sync(file.parent)
     return read_key(file)
 
 

@@ -23,6 +23,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setenv("XDG_CACHE_HOME", str(folder / "user-cache"))
+        patch.setenv("XDG_DATA_HOME", str(folder / "user-data"))
         for command in (
             ["extract", "--n-images", "200"],
             ["train-head", "--head", "prototype", "--n-bootstrap", "20"],
@@ -38,6 +39,7 @@ def in_workspace(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The workspace as the current folder, offline and without settings from the environment."""
     monkeypatch.chdir(workspace)
     monkeypatch.setenv("XDG_CACHE_HOME", str(workspace / "user-cache"))
+    monkeypatch.setenv("XDG_DATA_HOME", str(workspace / "user-data"))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     for name in ("MODELS", "DATA", "CACHE", "DEBUG"):
         monkeypatch.delenv(f"FEATURECACHE_{name}", raising=False)

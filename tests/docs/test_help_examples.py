@@ -76,6 +76,7 @@ def prepared(workspace: Path, tiny_pair: Path) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(workspace)
         patch.setenv("XDG_CACHE_HOME", str(workspace / "user-cache"))
+        patch.setenv("XDG_DATA_HOME", str(workspace / "user-data"))
         patch.setenv("FEATURECACHE_MODELS", str(tiny_pair))
         cache = ["--cache", "cache/phantom/dinov2-minilm.h5"]
         head = ["--epochs", "1", "--n-bootstrap", "0", "--no-controls", *cache]
