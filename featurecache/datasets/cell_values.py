@@ -80,6 +80,7 @@ def read_labels(
     file: Path,
     positive: Collection[str] = (),
     negative: Collection[str] = (),
+    hint: str = "",
 ) -> tuple[NDArray[np.int8], list[str]]:
     """Read N rows and C columns of one label each.
 
@@ -88,6 +89,7 @@ def read_labels(
         file: The file, for error messages.
         positive: Words for positive, besides 1, yes, true and so on; they come before all others.
         negative: Words for negative.
+        hint: What to do about another value, for messages; by default how to read it otherwise.
 
     Returns:
         (N, C) int8 cells: 1 positive, 0 negative, -1 uncertain, -2 blank; and notes.
@@ -115,7 +117,7 @@ def read_labels(
                 raise DatasetError(
                     f"{file}, line {line}: {text!r} in the column {name!r} is not a valid label "
                     "value. Use 1, 0, -1 or empty; "
-                    f"{_advice(texts.tolist(), meanings, name)}"
+                    f"{hint or _advice(texts.tolist(), meanings, name)}"
                 )
             readings[_CODES[meaning]][text] += count
         values[:, position] = np.array(meanings, dtype=np.int8)[codes]

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Final
 from featurecache.datasets.cell_values import read_labels
 from featurecache.datasets.table_reader import Table, open_table
 from featurecache.errors import DatasetError
-from featurecache.io.csv import unescape_formula
 from featurecache.label_cells import BLANK
 from featurecache.wording import count_noun
 
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
 _ID: Final = "id"
 _LABEL: Final = "label"
 _CORRECTED: Final = "corrected"
+_HINT: Final = "an empty cell leaves the label as it is"
 
 
 def correct_labels(dataset: "Dataset", file: str | os.PathLike[str]) -> "Dataset":
@@ -29,9 +29,9 @@ def correct_labels(dataset: "Dataset", file: str | os.PathLike[str]) -> "Dataset
     Args:
         dataset: The data set.
         file: A table with the column ``id`` and either ``label`` and ``corrected``, one row per
-            label, as ``audit`` writes it; or columns of labels, one row per image, as ``suggest``
-            does. Cells are 1, 0, -1 for uncertain, or words such as yes; an empty one changes
-            nothing.
+            label or none, as ``audit`` writes it; or columns of labels, one row per image, as
+            ``suggest`` does. Cells are 1, 0, -1 for uncertain, or words such as yes; an empty one
+            changes nothing.
 
     Returns:
         The data set, with a note on how many labels were corrected.
@@ -57,6 +57,10 @@ def correct_labels(dataset: "Dataset", file: str | os.PathLike[str]) -> "Dataset
     n_labels, n_images = int(changed.sum()), int(changed.any(axis=1).sum())
     note = (
         f"{path.name} corrects {count_noun(n_labels, 'label')} of {count_noun(n_images, 'image')}."
+        if n_labels
+        else f"{path.name} corrects nothing: it gives labels as they are."
+        if len(corrections)
+        else f"{path.name} corrects nothing: no cell of its labels is filled in."
     )
     return replace(dataset, cells=cells, notes=(*dataset.notes, note))
 
@@ -64,8 +68,8 @@ def correct_labels(dataset: "Dataset", file: str | os.PathLike[str]) -> "Dataset
 def _read(table: Table, label_names: Sequence[str]) -> "pd.DataFrame":
     """Return ids, labels and corrected cells, one row for each that is given, by line."""
     if _CORRECTED in table.header:
-        frame = table.read([_ID, _LABEL, _CORRECTED])
-        cells, _ = read_labels(frame[[_CORRECTED]], file=table.path)
+        frame = table.read([_ID, _LABEL, _CORRECTED], may_be_empty=True)
+        cells, _ = read_labels(frame[[_CORRECTED]], file=table.path, hint=_HINT)
         frame[_CORRECTED] = cells[:, 0]
     else:
         names = [name for name in label_names if name in table.header]
@@ -75,7 +79,7 @@ def _read(table: Table, label_names: Sequence[str]) -> "pd.DataFrame":
                 f"{', '.join(label_names)}: it has {table.names()}"
             )
         wide = table.read([_ID, *names])
-        cells, _ = read_labels(wide[names], file=table.path)
+        cells, _ = read_labels(wide[names], file=table.path, hint=_HINT)
         wide[names] = cells
         frame = wide.melt(_ID, var_name=_LABEL, value_name=_CORRECTED, ignore_index=False)
     return frame[frame[_CORRECTED] != BLANK]
@@ -92,9 +96,7 @@ def _positions(
     index = {name: position for position, name in enumerate(names)}
     positions = []
     for line, cell in cells.items():
-        # ``write_rows`` put an apostrophe in front of what looks like a formula.
-        position = index.get(cell, index.get(unescape_formula(cell)))
-        if position is None:
+        if (position := index.get(cell)) is None:
             raise DatasetError(
                 f"{path}, line {line}: the data set {dataset_name} has no {cells.name} {cell!r}: "
                 "give the table that was made from it"

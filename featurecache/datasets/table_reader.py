@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 from featurecache.datasets.text_table import TextTable
 from featurecache.datasets.typed_table import ExcelTable, ParquetTable
 from featurecache.errors import DatasetError, UsageError
+from featurecache.io.csv import unescape_formula
 from featurecache.io.text import require_regular_file
 from featurecache.wording import count_noun
 
@@ -58,6 +59,13 @@ class Rows(Protocol):
         ...
 
 
+class _SharedCells(dict[str, str]):
+    """Cells by how they are written, each stored once."""
+
+    def __missing__(self, cell: str) -> str:
+        return self.setdefault(cell, unescape_formula(cell))
+
+
 @dataclass(frozen=True)
 class Table:
     """An open table.
@@ -73,12 +81,18 @@ class Table:
     notes: tuple[str, ...]
     _rows: Rows
 
-    def read(self, columns: Sequence[str], *, limit: int | None = None) -> "pd.DataFrame":
+    def read(
+        self, columns: Sequence[str], *, limit: int | None = None, may_be_empty: bool = False
+    ) -> "pd.DataFrame":
         """Read columns, by name, as text without whitespace around it.
+
+        An apostrophe in front of what a spreadsheet would take for a formula is removed; see
+        ``featurecache.io.csv``.
 
         Args:
             columns: Names of the columns.
             limit: Maximum number of rows, from the first.
+            may_be_empty: Accept a table without rows.
 
         Returns:
             The columns, in the given order. The index, named "line", is the line or row of the
@@ -94,11 +108,13 @@ class Table:
         rows = islice(self.iter_rows(columns), limit)
         while block := list(islice(rows, BLOCK_ROWS)):
             # Share equal strings, because pandas may store Python strings.
-            shared: dict[str, str] = {}
-            cells = [[shared.setdefault(cell, cell) for cell in row] for _, row in block]
+            shared = _SharedCells()
+            cells = [[shared[cell] for cell in row] for _, row in block]
             lines = pd.Index(map(itemgetter(0), block), name="line")
             blocks.append(pd.DataFrame(cells, lines, columns=list(columns), dtype=str))
         if not blocks:
+            if may_be_empty:
+                return pd.DataFrame(index=pd.Index([], name="line"), columns=columns, dtype=str)
             raise DatasetError(f"{self.path} has no rows below its header: check the file")
         for column in columns:
             if limit is None and (n_rounded := self._rows.rounded.get(self._position(column))):
@@ -205,6 +221,8 @@ def _read_errors(path: Path) -> Iterator[None]:
         yield
     except UsageError:
         raise
+    except FileNotFoundError as error:
+        raise DatasetError(f"{path} does not exist: check the path of the table") from error
     except UnicodeDecodeError as error:
         raise DatasetError(
             f"{path} cannot be read as a table: {error}; give its `encoding`, such as 'utf-16'"

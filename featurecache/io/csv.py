@@ -25,8 +25,8 @@ def escape_formula(text: str) -> str:
 
 
 def unescape_formula(text: str) -> str:
-    """Return a written text as it was before ``escape_formula``."""
-    return text.removeprefix(_ESCAPE)
+    """Return a written text as it was before ``escape_formula``; others are unchanged."""
+    return text[1:] if text.startswith(_ESCAPE) and text[1:].startswith(_ESCAPED) else text
 
 
 def write_rows(file: TextIO, rows: Iterable[Iterable[object]]) -> None:

@@ -60,7 +60,8 @@ def suggest(
 
     Raises:
         UsageError: ``n`` is not positive, no image of the split is unlabeled, the rows of the cache
-            are studies or of several data sets, or the run trained no model or scored studies.
+            are studies or of several data sets, or the run trained no model, scored
+            studies, or has labels that the cache does not have.
         RunError: The cache was made with another encoder than the run.
 
     Example:
@@ -93,6 +94,11 @@ def suggest(
     if run is not None:
         uncertainty, run_labels = _uncertainty(cache, as_run(run))
         labels = labels or run_labels
+        if unknown := [label for label in run_labels if label not in labels]:
+            raise UsageError(
+                f"`run` predicts {', '.join(unknown)}, but the labels of {cache.path} are "
+                f"{', '.join(labels)}: give a run that was trained on these"
+            )
         size = max(n, min(POOL * n, len(rows) // 2))
         rows = _most_uncertain(rows, uncertainty, cache.patients, size=size)
     index, cosines = farthest_first(

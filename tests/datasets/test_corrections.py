@@ -52,6 +52,7 @@ def test_cells_are_replaced_and_empty_ones_change_nothing(folder: Path, correcti
         (f"{HEADER}d,Mass,1\n", "line 2: the data set xrays has no id 'd'"),
         (f"{HEADER}b,mass,1\n", "line 2: the data set xrays has no label 'mass'"),
         (f"{HEADER}b,Mass,maybe\n", "line 2: 'maybe' in the column 'corrected'"),
+        (f"{HEADER}b,Mass,7\n", "Use 1, 0, -1 or empty; an empty cell leaves the label as it is"),
         (f"{HEADER}b,Mass,1\nb,Mass,0\n", "line 3: the label 'Mass' of this image is corrected"),
         ("id,Nodule\nb,1\n", "neither a column 'corrected' nor one of the labels Mass, Edema"),
     ],
@@ -59,6 +60,26 @@ def test_cells_are_replaced_and_empty_ones_change_nothing(folder: Path, correcti
 def test_wrong_corrections_are_refused(folder: Path, corrections: str, message: str) -> None:
     with pytest.raises(fc.FeaturecacheError, match=message):
         load(folder, corrections)
+
+
+@pytest.mark.parametrize(
+    ("corrections", "reason"),
+    [
+        (HEADER, "no cell of its labels is filled in"),
+        (f"{HEADER}b,Mass,\n", "no cell of its labels is filled in"),
+        ("id,Mass\nb,\n", "no cell of its labels is filled in"),
+        (f"{HEADER}b,Mass,0\n", "it gives labels as they are"),
+    ],
+)
+def test_tables_that_correct_nothing_are_named(folder: Path, corrections: str, reason: str) -> None:
+    data = load(folder, corrections)
+    assert f"corrections.csv corrects nothing: {reason}." in data.notes
+    assert data.cells.tolist() == [[1, 0], [0, -2], [-1, 1]]
+
+
+def test_missing_table_is_named(folder: Path) -> None:
+    with pytest.raises(fc.FeaturecacheError, match=r"nofile\.csv does not exist"):
+        fc.load_dataset(folder / "xrays.csv", require_images=False, corrections="nofile.csv")
 
 
 def test_corrections_are_by_the_ids_that_a_cache_has(folder: Path) -> None:

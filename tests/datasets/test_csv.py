@@ -7,6 +7,7 @@ import pytest
 from featurecache.datasets.csv import load_csv
 from featurecache.datasets.dataset import Dataset
 from featurecache.errors import DatasetError, UsageError
+from featurecache.io.csv import write_rows
 
 TEXT = """\
 path,uid,who,set,pose,Mass,Edema,found
@@ -151,3 +152,14 @@ def test_single_label_may_be_a_string(csv: Path) -> None:
 def test_repeated_label_is_refused(csv: Path) -> None:
     with pytest.raises(DatasetError, match="'Mass' occurs twice"):
         load(csv, labels=["Mass", "Mass"])
+
+
+def test_texts_that_were_written_with_an_apostrophe_are_read_without(tmp_path: Path) -> None:
+    names = ["-a.png", "=b.png", "@c.png", "'d.png"]
+    touch(tmp_path, *names)
+    csv = tmp_path / "images.csv"
+    with csv.open("w") as file:
+        write_rows(file, [["path", "who", "Mass"], *([name, f"+{name}", "1"] for name in names)])
+    dataset = load(csv, labels=["Mass"], patient="who")
+    assert set(dataset.images["path"]) == set(names)
+    assert set(dataset.images["patient"]) == {f"+{name}" for name in names}

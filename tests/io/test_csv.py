@@ -54,7 +54,9 @@ def test_numbers_are_unchanged() -> None:
 def test_escape_is_one_apostrophe(text: str) -> None:
     assert escape_formula(text) == "'" + text
     assert unescape_formula(escape_formula(text)) == text
-    assert escape_formula("plain") == unescape_formula("plain") == "plain"
+    for plain in ("plain", "'quoted'"):
+        assert unescape_formula(plain) == plain
+    assert escape_formula("plain") == "plain"
 
 
 def test_predictions_contain_no_formulas(tmp_path: Path) -> None:

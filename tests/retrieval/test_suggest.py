@@ -1,5 +1,6 @@
 """Images to label next; tests/cli/test_suggest_command.py has the way back into a cache."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -63,6 +64,9 @@ def test_a_run_limits_the_choice_to_uncertain_images(cache: Cache) -> None:
     assert images["uncertainty"].to_numpy() == pytest.approx(bits[images["id"].astype(int)])
     # 40 patients have one image each before one has a second, whatever their uncertainty.
     assert fc.suggest(cache, 40, run=run)["patient"].is_unique
+    other = replace(cache, labels=replace(cache.labels, names=("Nodule", "Edema")))
+    with pytest.raises(fc.FeaturecacheError, match="`run` predicts Mass, but the labels of"):
+        fc.suggest(other, 3, run=run)
 
 
 def test_nothing_labeled_starts_with_a_random_image(tmp_path: Path) -> None:
