@@ -10,7 +10,9 @@ from typing import Final
 
 import numpy as np
 
-from featurecache.datasets.release import Listing, find_table, read_records
+from featurecache.datasets.boxes import read_json_boxes
+from featurecache.datasets.json_records import read_records
+from featurecache.datasets.release import Listing, find_table
 from featurecache.datasets.scan import scan_tree
 from featurecache.errors import DatasetError, UnknownNameError
 
@@ -50,6 +52,8 @@ def list_chestx_det(root: Path) -> Listing:
                 problem = UnknownNameError("finding", min(unknown), LABELS)
                 raise DatasetError(f"{file}, image {line}: {problem}")
         tables.append(table.assign(split=split))
+    notes: list[str] = []
+    boxes = pd.concat([read_json_boxes(file, notes) for file in found.values()])
     images = pd.concat(tables, ignore_index=True).rename(columns={"file_name": "id"})
     places = {Path(path).name: path for path in scan_tree(root).images}
     return Listing(
@@ -59,6 +63,8 @@ def list_chestx_det(root: Path) -> Listing:
         cells=np.array([[name in syms for name in LABELS] for syms in images["syms"]], np.int8),
         label_names=LABELS,
         split_file=_FILES["test"],
+        notes=notes,
+        boxes=boxes,
     )
 
 

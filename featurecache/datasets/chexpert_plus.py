@@ -12,11 +12,11 @@ import numpy as np
 
 from featurecache.datasets.cell_values import read_labels
 from featurecache.datasets.chexpert import parse_paths
+from featurecache.datasets.json_records import read_records
 from featurecache.datasets.release import (
     CHEXPERT_LABELS,
     Listing,
     find_table,
-    read_records,
     read_table,
     require_table,
 )

@@ -97,8 +97,8 @@ class Dataset:
             fine-tuned on, and caches of the data set are opened.
         boxes: Boxes around findings, one in each row: ``id`` of the image, ``label``, and ``x``,
             ``y``, ``width`` and ``height`` in pixels of the image as it is released, from its upper
-            left corner; and ``image_width`` and ``image_height``, the size of that image. Boxes in
-            other images are dropped.
+            left corner; and ``image_width`` and ``image_height``, the size of that image, NaN if
+            it is not stated, and 1 if boxes are in shares of it. Boxes in other images are dropped.
 
     Attributes:
         images: The validated table of images, sorted by id, with all columns listed above.

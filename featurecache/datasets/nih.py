@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from featurecache.datasets.boxes import NIH_COLUMNS, NIH_NAMES, NIH_SIZE, read_boxes
+from featurecache.datasets.boxes import NIH, read_boxes
 from featurecache.datasets.label_strings import label_matrix
 from featurecache.datasets.release import Listing, find_table, read_table
 from featurecache.datasets.scan import scan_folder, scan_tree
@@ -101,7 +101,7 @@ def list_nih(root: Path) -> Listing:
         images["split"] = split
     boxes = None
     if boxes_file := find_table(root, _BOXES):
-        boxes = read_boxes(boxes_file, NIH_COLUMNS, notes, names=NIH_NAMES, image_size=NIH_SIZE)
+        boxes = read_boxes(boxes_file, NIH, notes)
     return Listing(
         files=[csv],
         images=images,

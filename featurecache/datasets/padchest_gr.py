@@ -9,10 +9,11 @@ from typing import Any, Final
 
 import numpy as np
 
+from featurecache.datasets.boxes import read_json_boxes
+from featurecache.datasets.json_records import read_records
 from featurecache.datasets.release import (
     Listing,
     find_table,
-    read_records,
     read_table,
     require_table,
 )
@@ -57,6 +58,7 @@ def list_padchest_gr(root: Path) -> Listing:
         cells=np.array([[name in names for name in label_names] for names in found], dtype=np.int8),
         label_names=label_names,
         collection="padchest",
+        boxes=read_json_boxes(file, notes),
         notes=notes,
     )
 

@@ -17,7 +17,6 @@ from featurecache.datasets.dataset import UNKNOWN_PATIENTS, Dataset
 from featurecache.datasets.splits import complete_split
 from featurecache.datasets.table_reader import open_table
 from featurecache.errors import DatasetError, UnknownNameError
-from featurecache.io.text import read_text
 from featurecache.label_cells import LabelPolicy
 from featurecache.provenance.names import images_of
 from featurecache.wording import count_noun
@@ -107,39 +106,6 @@ def read_table(
     present = [name for name in optional if name in opened.header]
     table = opened.read([*columns, *present])
     return table.assign(**{name: "" for name in optional if name not in present})
-
-
-def read_records(file: Path, fields: Sequence[str], *, per_line: bool = False) -> "pd.DataFrame":
-    """Read fields of the objects in a JSON file of a release.
-
-    Args:
-        file: A list of objects.
-        fields: Fields that each of them must have.
-        per_line: Whether the file has one object on each line instead.
-
-    Returns:
-        The fields, one column each. The index, named "line", counts the objects from 1.
-
-    Raises:
-        DatasetError: The file cannot be read, has no object, or one that lacks a field.
-    """
-    import json
-
-    import pandas as pd
-
-    try:
-        text = read_text(file)
-        lines = filter(str.strip, text.split("\n"))
-        objects = [json.loads(line) for line in lines] if per_line else json.loads(text)
-        rows = [[entry[name] for name in fields] for entry in objects]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise DatasetError(
-            f"{file} cannot be read as JSON objects with {', '.join(fields)}: {error!r}"
-        ) from error
-    if not rows:
-        raise DatasetError(f"{file} lists nothing: copy it again from the release")
-    index = pd.RangeIndex(1, len(rows) + 1, name="line")
-    return pd.DataFrame(rows, index, columns=list(fields), dtype=object)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,23 +6,19 @@ which patient of ChestX-ray14 it is, only ``pneumonia-challenge-dataset-mappings
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import numpy as np
 
+from featurecache.datasets.boxes import RSNA, read_boxes
+from featurecache.datasets.image_mapping import names_in_nih
 from featurecache.datasets.nih import TEST_LIST, official_split
 from featurecache.datasets.release import (
     Listing,
     find_table,
-    read_records,
     read_table,
     require_table,
 )
-from featurecache.errors import DatasetError
-from featurecache.provenance.names import MAPPING_FILES
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 _LABELS: Final = "stage_2_train_labels.csv"
 _CLASSES: Final = "stage_2_detailed_class_info.csv"
@@ -66,9 +62,9 @@ def list_rsna(root: Path) -> Listing:
         attributes = attributes.set_index("PatientID").reindex(names, fill_value="")
         for role, column in zip(("view", "sex", "age"), columns[1:], strict=True):
             images[role] = attributes[column].to_numpy()
-    is_mapped = (mapping := root / MAPPING_FILES["rsna"]).is_file()
-    if is_mapped:
-        images["id"] = _read_names(mapping, names)
+    in_nih = names_in_nih(root, names)
+    if in_nih is not None:
+        images["id"] = in_nih
         images["patient"] = images["id"].str.partition("_")[0]
         split = official_split(root, images["id"], names.notna())
         if split is not None:
@@ -84,20 +80,12 @@ def list_rsna(root: Path) -> Listing:
         ],
         cells=labels.to_numpy().astype(np.int8),
         label_names=tuple(labels.columns),
-        collection="nih" if is_mapped else "",
+        collection="" if in_nih is None else "nih",
         notes=notes,
+        boxes=read_boxes(file, RSNA, notes),
     )
 
 
 def is_rsna(folder: Path) -> bool:
     """Return whether a folder has the table of the challenge."""
     return find_table(folder, _LABELS) is not None
-
-
-def _read_names(file: Path, ids: "pd.Series[str]") -> "pd.Series[str]":
-    """Return the name in ChestX-ray14 of each image."""
-    table = read_records(file, ["subset_img_id", "img_id"])
-    names = ids.map(dict(table.astype(str).to_numpy().tolist()))
-    if (missing := names.isna()).any():
-        raise DatasetError(f"{file} has no image {ids[missing].iloc[0]}: download it again")
-    return names

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from featurecache.datasets.boxes import VINDR, read_boxes
 from featurecache.datasets.cell_values import read_labels
 from featurecache.datasets.release import (
     Listing,
@@ -50,10 +51,14 @@ def list_vindr_cxr(root: Path) -> Listing:
     notes: list[str] = []
     if files := _physionet_tables(root):
         read = _read_all(files, notes)
+        drawn = [
+            find_table(file.parent, f"annotations_{split}.csv") for split, file in files.items()
+        ]
     else:
         files = {"train": require_table(root, "train.csv", "annotations/image_labels_train.csv")}
         read = _read_kaggle(files["train"], notes)
-    return _listing([*files.values()], read, notes)
+        drawn = [*files.values()]
+    return _listing([*files.values()], read, notes, drawn)
 
 
 def list_vindr_pcxr(root: Path) -> Listing:
@@ -74,7 +79,7 @@ def list_vindr_pcxr(root: Path) -> Listing:
     files = _physionet_tables(root)
     if not files:
         require_table(root, "image_labels_train.csv", "annotations/image_labels_train.csv")
-    return _listing([*files.values()], _read_all(files, notes), notes)
+    return _listing([*files.values()], _read_all(files, notes), notes, [])
 
 
 def is_vindr_cxr(folder: Path) -> bool:
@@ -104,7 +109,11 @@ class _Votes:
     readers: NDArray[np.int_]
 
 
-def _listing(files: Sequence[Path], votes: _Votes, notes: list[str]) -> Listing:
+def _listing(
+    files: Sequence[Path], votes: _Votes, notes: list[str], drawn: Sequence[Path | None]
+) -> Listing:
+    import pandas as pd
+
     cells = cells_of_votes(votes.positive.to_numpy(), votes.readers)
     disagree = ~np.isin(cells, (NEGATIVE, POSITIVE)).all(axis=1)
     if disagree.any():
@@ -112,6 +121,7 @@ def _listing(files: Sequence[Path], votes: _Votes, notes: list[str]) -> Listing:
             f"Readers disagree on {count_noun(int(disagree.sum()), 'image')}. How many of them "
             "have to state a finding is chosen when the labels are used."
         )
+    boxes = [read_boxes(file, VINDR, notes) for file in drawn if file is not None]
     images = votes.images
     path = images["folder"] + "/" + images["id"]
     if "test" in set(images["folder"]):
@@ -124,6 +134,7 @@ def _listing(files: Sequence[Path], votes: _Votes, notes: list[str]) -> Listing:
         label_names=tuple(votes.positive.columns),
         split_file="annotations/image_labels_test.csv",
         notes=notes,
+        boxes=pd.concat(boxes) if boxes else None,
     )
 
 

@@ -2,17 +2,27 @@
 
 import os
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from featurecache.datasets.boxes import BOX_COLUMNS, read_box_file
+from featurecache.datasets.boxes import (
+    BOX_COLUMNS,
+    check_boxes,
+    lack_size,
+    read_box_file,
+    with_image_sizes,
+)
 from featurecache.encoders.geometry import Geometry
 from featurecache.errors import UsageError
 from featurecache.evaluation.label_matching import match_labels
+from featurecache.extraction.source import as_dataset, cached_files
 from featurecache.features import parse_features
+from featurecache.images.size import read_size
+from featurecache.images.subprocess_decoder import SubprocessDecoder
 from featurecache.label_cells import any_of
 from featurecache.metrics.localization import BoxedLabel, Localization, measure_localization
 from featurecache.metrics.metrics import LabelMatch
@@ -27,20 +37,24 @@ Attention = Callable[[NDArray[np.floating]], NDArray[np.float32]]
 """Maps tokens (B, T, D) to the attention of each trained label to each token, (B, L, T)."""
 
 
-def as_boxes(boxes: "str | os.PathLike[str] | pd.DataFrame") -> "pd.DataFrame":
+def as_boxes(boxes: "str | os.PathLike[str] | pd.DataFrame", notes: list[str]) -> "pd.DataFrame":
     """Return a table of boxes, read from a file if need be.
 
+    Args:
+        boxes: The table, or a file; see ``read_box_file``.
+        notes: List that is extended with what a reader of scores has to know about the boxes.
+
     Raises:
-        DatasetError: The file cannot be read, or holds no boxes.
+        DatasetError: The file cannot be read, or a box is none, or lies outside of its image.
         UsageError: The table lacks columns, or has no rows.
     """
     if isinstance(boxes, str | os.PathLike):
-        return read_box_file(Path(boxes).expanduser())
+        return read_box_file(Path(boxes).expanduser(), notes)
     if missing := [name for name in BOX_COLUMNS if name not in boxes.columns]:
         raise UsageError(f"`boxes` has no column {', '.join(missing)}")
     if not len(boxes):
         raise UsageError("`boxes` has no rows: give the boxes of a data set that has some")
-    return boxes
+    return check_boxes(boxes.rename_axis(index="row"), source="`boxes`", notes=notes)
 
 
 def localize(
@@ -82,6 +96,8 @@ def localize(
     rows = {"test": cache.rows("test"), "val": cache.learning_rows("val")}
     if split == "all":
         rows = {"test": np.arange(len(cache)), "val": rows["val"][:0]}
+    notes: list[str] = []
+    boxes = _with_image_sizes(cache, boxes, cache.ids[np.concatenate([*rows.values()])], notes)
     scored, validation = (
         list(boxed_labels(cache, boxes, attention, rows[name], labels=labels, matches=matches))
         for name in ("test", "val")
@@ -92,13 +108,43 @@ def localize(
             f"of a label that it is positive for: the ids of `boxes` are such as "
             f"{boxes['id'].iloc[0]!r}, those of the images such as {str(cache.ids[0])!r}"
         )
-    notes = []
     if not validation:
         notes.append(
             "no validation image has a box, so no threshold could be chosen for the intersection "
             "over union of maps and boxes, which is undefined"
         )
     return measure_localization(scored, validation, n_bootstrap=n_bootstrap), notes
+
+
+def _with_image_sizes(
+    cache: Cache, boxes: "pd.DataFrame", used: NDArray[np.str_], notes: list[str]
+) -> "pd.DataFrame":
+    """Return boxes with the sizes of the images that are used, read where they are not stated.
+
+    Raises:
+        UsageError: The images cannot be found.
+        ImageError: One cannot be read.
+        DatasetError: A box lies outside of its image.
+    """
+    ids = sorted(set(boxes["id"][lack_size(boxes)]) & set(used.tolist()))
+    if not ids:
+        return boxes
+    if len(cache.sources) > 1:
+        raise UsageError(
+            "`boxes` does not state the sizes of images, and they are of several data sets: add "
+            "the columns image_width and image_height"
+        )
+    try:
+        files = cached_files(cache, as_dataset(cache), ids)
+    except UsageError as error:
+        raise UsageError(
+            "`boxes` does not state the sizes of images, and these cannot be read, so add the "
+            f"columns image_width and image_height: {error}"
+        ) from error
+    decoder = SubprocessDecoder()
+    with ThreadPoolExecutor() as pool:
+        sizes = pool.map(lambda name: read_size(files[name], decoder, name=name), ids)
+        return with_image_sizes(boxes, dict(zip(ids, sizes, strict=True)), notes)
 
 
 def _boxes_by_label(

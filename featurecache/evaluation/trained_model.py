@@ -424,7 +424,8 @@ class TrainedModel(ABC):
         specs = [member.header.encoder_spec for member in cache.members]
         model = self.match_execution(specs)
         differences = check_encoder_specs(model.encoder_specs(), specs, source=name)
-        table = None if boxes is None else as_boxes(boxes)
+        box_notes: list[str] = []
+        table = None if boxes is None else as_boxes(boxes, box_notes)
         run = validate_external(
             cache,
             model.probabilities,
@@ -459,7 +460,7 @@ class TrainedModel(ABC):
             n_bootstrap=int(run.config["n_bootstrap"]),
         )
         metrics = run.metrics.replace(
-            localization=localization, warnings=[*run.metrics.warnings, *notes]
+            localization=localization, warnings=[*run.metrics.warnings, *box_notes, *notes]
         )
         file = str(boxes) if isinstance(boxes, str | os.PathLike) else None
         return replace(run, metrics=metrics, config={**run.config, "boxes": file})

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from featurecache.datasets.boxes import BOX_COLUMNS, read_box_file
+from featurecache.datasets.boxes import BOX_COLUMNS, OWN, read_boxes
 from featurecache.datasets.dataset import Dataset
 from featurecache.datasets.label_strings import NO_FINDING
 from featurecache.datasets.nih import TEST_LIST, TRAIN_LIST, list_nih
@@ -135,6 +135,8 @@ def load_phantom(
                 f"the {what} of the phantom in {root} is {actual}, not {required}: choose a folder "
                 "that does not exist yet, or no folder to generate it in the user's cache"
             )
+    notes: list[str] = []
+    boxes = read_boxes(root / BOXES, OWN, notes)
     dataset = list_nih(root).dataset("phantom", root, split=split, seed=recipe.seed)
     collection = f"phantom-{recipe.seed}"
     images = dataset.images
@@ -144,10 +146,10 @@ def load_phantom(
     return replace(
         dataset,
         images=images,
-        boxes=read_box_file(root / BOXES),
+        boxes=boxes,
         # Phantoms of another seed have the same ids, but other images.
         collection=collection,
-        notes=(SYNTHETIC, *dataset.notes),
+        notes=(SYNTHETIC, *dataset.notes, *notes),
     )
 
 
