@@ -89,8 +89,8 @@ def evaluate(
         Path | None,
         typer.Option(
             help="Table of boxes around findings, with id, label, x, y, width, height, image_width "
-            "and image_height in pixels, or NIH's BBox_List_2017.csv: is the attention of a head "
-            "on tokens in them?",
+            "and image_height in pixels, or the file of NIH, RSNA, VinDr-CXR, ChestX-Det or "
+            "PadChest-GR: is the attention of a head on tokens in them?",
             metavar="FILE",
         ),
     ] = None,

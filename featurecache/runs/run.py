@@ -304,9 +304,10 @@ class Run:
                 columns come before those of the cache.
             negatives: Which negatives each label is scored against: "all"; "healthy", images
                 without any finding; or "diseased", images with another one. Others are unknown.
-            boxes: Boxes around findings, such as ``Dataset.boxes``, or a file of them, for a head
-                with attention: ``metrics.localization`` says whether its maps point at them. The
-                threshold of the maps is chosen on the cache's validation images.
+            boxes: Boxes around findings, such as ``Dataset.boxes``, or a file of them, also as
+                releases state them, for a head with attention: ``metrics.localization`` says
+                whether its maps point at them. The threshold of the maps is chosen on the cache's
+                validation images.
             n_bootstrap: Number of bootstrap samples over patients.
 
         Returns:

@@ -6,13 +6,10 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-import featurecache as fc
 from featurecache.datasets.boxes import BOX_COLUMNS, read_box_file, with_image_sizes
-from featurecache.datasets.phantom.folder import generate_phantom
 from featurecache.errors import DatasetError, UsageError
 from featurecache.evaluation.localization import _with_image_sizes
-from featurecache.images.size import read_size
-from featurecache.images.subprocess_decoder import SubprocessDecoder
+from tests.evaluation.toy_caches import write_toy_cache
 from tests.images.test_dicom import dicom_file
 
 NAN = float("nan")
@@ -118,19 +115,22 @@ def test_boxes_get_the_sizes_of_their_images(tmp_path: Path) -> None:
         with_image_sizes(pixels, {"a": (100, 20)}, notes)
 
 
-def test_sizes_are_those_of_the_files(tmp_path: Path) -> None:
-    generate_phantom(tmp_path / "ph", n_images=20, size=48)
-    cache = fc.extract(("phantom", tmp_path / "ph"), "tiny", cache_dir=tmp_path / "cache")
-    boxes = pd.DataFrame([[cache.ids[0], "Mass", 1, 2, 3, 4, NAN, NAN]], columns=[*BOX_COLUMNS])
-    boxes.loc[1] = ["other.png", *boxes.loc[0].tolist()[1:]]
-    sized = _with_image_sizes(cache, boxes.rename_axis("row"), cache.ids, [])
-    assert sized["image_width"].tolist()[:1] == sized["image_height"].tolist()[:1] == [48]
-    assert sized["image_width"].isna().tolist() == [False, True]
-    (tmp_path / "ph").rename(tmp_path / "moved")
-    with pytest.raises(UsageError, match=r"add the columns image_width and image_height: .*ph"):
+def test_sizes_are_those_of_the_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache = write_toy_cache(tmp_path / "c.h5", np.ones((4, 2)), np.ones((4, 1)), names=("Mass",))
+    boxes = pd.DataFrame(
+        [[name, "Mass", 1, 2, 3, 4, NAN, NAN] for name in [*cache.ids[:2], "other.png"]],
+        pd.RangeIndex(3, name="row"),
+        columns=[*BOX_COLUMNS],
+    )
+    with pytest.raises(UsageError, match=r"add the columns image_width and image_height: .*made"):
         _with_image_sizes(cache, boxes, cache.ids, [])
+    files = {cache.ids[0]: tmp_path / "x.png", cache.ids[1]: tmp_path / "x.dcm"}
     Image.new("L", (60, 30)).save(tmp_path / "x.png")
     (tmp_path / "x.dcm").write_bytes(dicom_file(np.zeros((40, 20), np.uint16)))
-    decoder = SubprocessDecoder()
-    assert read_size(tmp_path / "x.png", decoder, name="x") == (60, 30)
-    assert read_size(tmp_path / "x.dcm", decoder, name="x") == (20, 40)
+    module = "featurecache.evaluation.localization"
+    monkeypatch.setattr(f"{module}.as_dataset", lambda cache: cache)
+    monkeypatch.setattr(f"{module}.cached_files", lambda *_: files)
+    sized = _with_image_sizes(cache, boxes, cache.ids, [])
+    assert sized["image_width"].tolist()[:2] == [60, 20]
+    assert sized["image_height"].tolist()[:2] == [30, 40]
+    assert sized["image_width"].isna().tolist() == [False, False, True]

@@ -362,5 +362,5 @@ def test_boxes_have_labels_and_belong_to_images(root: Path) -> None:
     assert dataset.describe()["boxes"] == described
     assert dataset.take(np.array([0])).describe()["boxes"] is None
     boxes.write_text(f"{header}\n{rows[0].replace('86.5', '-1')}")
-    with pytest.raises(DatasetError, match=r"BBox_List_2017\.csv, line 2: .* w, h\] are not a box"):
+    with pytest.raises(DatasetError, match=r"BBox_List_2017\.csv, line 2: .* is no box"):
         load_dataset("nih", root)

@@ -112,12 +112,15 @@ def test_vindr_cxr(load: Load, readers: str, positives: dict[str, int]) -> None:
     found = data.with_policy(fc.LabelPolicy(readers=readers)).counts()["all"]
     assert (found["images"], data.describe()["patients"], len(found)) == (15_000, None, 2 + 15)
     assert {name: found[name] for name in positives} == positives
+    boxes = data.describe()["boxes"]
+    assert (boxes["boxes"], boxes["images"], boxes["labels"]["Atelectasis"]) == (36_096, 4_394, 279)
 
 
 def test_rsna(load: Load) -> None:
     headers = "kaggle_stage_2_train_images_dicom_headers.csv.gz"
     found = load("rsna", {"kaggle_stage_2_train_labels.csv.zip": "", headers: headers}).describe()
     assert found["images"] == 26_684
+    assert found["boxes"] == {"boxes": 9_555, "images": 6_012, "labels": {"Target": 9_555}}
     assert found["views"] == {"PA": 14_511, "AP": 12_173}
     assert found["labels"]["Target"]["positive"] == 6_012
 
