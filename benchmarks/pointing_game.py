@@ -61,7 +61,7 @@ def main() -> None:
     def fold(number: int) -> fc.Dataset:
         return fc.load_dataset("nih", arguments.data, split="patient", folds=FOLDS, fold=number)
 
-    cache, boxes = extract(fold(1)), read_box_file(arguments.boxes)
+    cache, boxes = extract(fold(1)), read_box_file(arguments.boxes, notes=[])
     scored = []
     for number in range(1, FOLDS + 1):
         images = fold(number).images
