@@ -114,7 +114,8 @@ class Table:
             blocks.append(pd.DataFrame(cells, lines, columns=list(columns), dtype=str))
         if not blocks:
             if may_be_empty:
-                return pd.DataFrame(index=pd.Index([], name="line"), columns=columns, dtype=str)
+                lines = pd.RangeIndex(0, name="line")
+                return pd.DataFrame(index=lines, columns=list(columns), dtype=str)
             raise DatasetError(f"{self.path} has no rows below its header: check the file")
         for column in columns:
             if limit is None and (n_rounded := self._rows.rounded.get(self._position(column))):

@@ -365,5 +365,5 @@ def test_patterns_are_expanded_to_columns(tmp_path: Path) -> None:
 
 
 def test_missing_file_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(DatasetError, match=r"none\.csv cannot be read"):
+    with pytest.raises(DatasetError, match=r"none\.csv does not exist"):
         open_table(tmp_path / "none.csv").read(["a"])
