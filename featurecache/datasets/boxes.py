@@ -11,6 +11,7 @@ from featurecache.datasets.image_mapping import names_in_nih
 from featurecache.datasets.json_records import read_objects
 from featurecache.datasets.table_reader import open_table
 from featurecache.errors import DatasetError
+from featurecache.images.limits import MAX_ASPECT, MAX_PIXELS, MIN_SIDE
 from featurecache.wording import count_noun
 
 if TYPE_CHECKING:
@@ -208,8 +209,6 @@ def check_boxes(boxes: "pd.DataFrame", *, source: str, notes: list[str]) -> "pd.
         DatasetError: Numbers are no box, or a box lies outside of its image; the first is named.
     """
     import pandas as pd
-
-    from featurecache.images.decode import MAX_ASPECT, MAX_PIXELS, MIN_SIDE
 
     numbers = boxes[[*_PLACE, *_SIZE]].apply(pd.to_numeric, errors="coerce").astype(np.float64)
     x, y, width, height, *size = (numbers[name] for name in (*_PLACE, *_SIZE))

@@ -26,15 +26,12 @@ from numpy.typing import NDArray
 from featurecache.errors import ImageError
 from featurecache.images.dicom import decode_dicom, dicom_bits, is_dicom
 from featurecache.images.gray_range import DARKEST, MAX_BITS, MIN_BITS, require_fit
+from featurecache.images.limits import MAX_ASPECT, MAX_PIXELS, MIN_SIDE
 from featurecache.images.read import read_bytes
 
 if TYPE_CHECKING:
     import PIL.Image
 
-MAX_PIXELS = 80_000_000
-"""Five times the largest chest radiograph in common use (4,280 x 3,520)."""
-MIN_SIDE = 16
-MAX_ASPECT = 20
 OUT_OF_MEMORY = "needs more memory than is available"
 FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "WEBP", "PPM")
 

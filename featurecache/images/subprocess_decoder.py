@@ -26,7 +26,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featurecache.errors import FeaturecacheError, ImageError
-from featurecache.images.decode import MAX_PIXELS, OUT_OF_MEMORY, decode_image, used_bits
+from featurecache.images.decode import OUT_OF_MEMORY, decode_image, used_bits
+from featurecache.images.limits import MAX_PIXELS
 from featurecache.images.read import read_bytes
 
 if TYPE_CHECKING:

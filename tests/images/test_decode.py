@@ -17,7 +17,8 @@ from PIL import Image, ImageOps
 
 from featurecache.errors import ImageError
 from featurecache.images import read
-from featurecache.images.decode import MIN_SIDE, decode_image, read_image, used_bits
+from featurecache.images.decode import decode_image, read_image, used_bits
+from featurecache.images.limits import MIN_SIDE
 from featurecache.images.read import MAX_BYTES, read_bytes
 
 ORIENTATION = 0x0112

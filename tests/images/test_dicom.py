@@ -27,8 +27,9 @@ from pydicom.uid import (
 
 from featurecache.errors import ImageError
 from featurecache.extraction.decode import ImageTask, decode
-from featurecache.images.decode import MAX_PIXELS, decode_image, read_image, used_bits
+from featurecache.images.decode import decode_image, read_image, used_bits
 from featurecache.images.formats import SNIFFED_BYTES, looks_like_image
+from featurecache.images.limits import MAX_PIXELS
 from featurecache.images.subprocess_decoder import SubprocessDecoder
 
 NAME = "SECRET^PATIENT"
