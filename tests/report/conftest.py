@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from featurecache.cli import main
-from tests.report.report_runs import HOSTILE, write_run
+from tests.report.report_runs import COHORT, HOSTILE, write_run
 
 
 @dataclass(frozen=True)
@@ -71,9 +71,11 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
 
 @pytest.fixture(scope="session")
 def hostile_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run whose folder, labels and warnings hold markup."""
+    """A run whose folder, labels, warnings and reasons for exclusions hold markup."""
     folder = tmp_path_factory.mktemp("hostile") / "<b onclick=alert(3)>&amp; run"
-    return write_run(folder, labels=HOSTILE, warnings=["<script>alert(4)</script>"], n=40)
+    cohort = COHORT.model_copy(update={"failed": dict.fromkeys(HOSTILE, 3)}).to_json()
+    warnings = ["<script>alert(4)</script>"]
+    return write_run(folder, labels=HOSTILE, warnings=warnings, n=40, cohort=cohort)
 
 
 @pytest.fixture(scope="module")
