@@ -31,6 +31,8 @@ def operating_table(name: str, metrics: Metrics) -> Table:
     headline, over = metrics.headline, ""
     if headline.note:
         over = f"; averages are the {headline.note}, labels those of {metrics.seed_note}"
+    sources = {scores.threshold_source for scores in metrics.per_label.values()} - {"0.5", None}
+    rule = f" ({sources.pop()})" if len(sources) == 1 else ""
     rows = [
         row("macro", UNDEFINED, headline.macro, headline.note),
         row("micro", UNDEFINED, headline.micro, headline.note),
@@ -42,8 +44,8 @@ def operating_table(name: str, metrics: Metrics) -> Table:
     ]
     return Table(
         f"operating-points-{name}",
-        f"{name} at its operating point, with 95 % intervals over patients; PPV and NPV are those "
-        f"at the prevalence of these {pluralize(metrics.level)}{over}",
+        f"{name} at its operating point{rule}, with 95 % intervals over patients; PPV and NPV are "
+        f"those at the prevalence of these {pluralize(metrics.level)}{over}",
         ["label", "threshold", *shown, "chosen by"],
         rows,
     )

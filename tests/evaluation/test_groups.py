@@ -12,6 +12,7 @@ from featurecache.evaluation.groups import Attribute, group_rows, parse_attribut
 from featurecache.evaluation.negatives import keep_negatives
 from featurecache.metrics.thresholds import OperatingPoint, choose_thresholds
 from featurecache.provenance.provenance import Provenance
+from featurecache.report.operating_tables import operating_table
 from featurecache.store.records import to_utf8
 from tests.evaluation.toy_caches import write_toy_cache
 
@@ -172,7 +173,12 @@ def test_a_target_that_is_missed_is_a_warning(cache, probability):
     nodule = metrics.per_label["Nodule"]
     low, high = nodule.interval("recall")
     assert high < 0.8 < metrics.per_label["Mass"].recall
-    assert warning.endswith(f"it is lower: Nodule {nodule.recall:.3f} [{low:.3f}, {high:.3f}]")
+    reached = f"{nodule.recall:.3f} [{low:.3f}, {high:.3f}]"
+    assert warning.endswith(f"it is lower: Nodule {reached}")
+    table = operating_table("run", metrics)
+    assert table.caption.startswith("run at its operating point (sensitivity=0.8 in training), ")
+    (row,) = [row for row in table.rows if row[0] == "Nodule"]
+    assert dict(zip(table.columns, row, strict=True))["sensitivity"] == reached
 
 
 def test_without_validation_images_the_reason_is_given(cache, probability):
