@@ -28,6 +28,7 @@ def cache_reference(cache: Cache) -> dict[str, Any]:
     reference: dict[str, Any] = {
         "path": str(cache.path),
         "dataset": cache.header.dataset,
+        "collection": cache.header.collection,
         "model": cache.header.model,
         "fingerprint": cache.fingerprint,
         "spec": dict(cache.header.encoder_spec),

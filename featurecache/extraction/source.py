@@ -79,6 +79,12 @@ def cached_files(
             f"`data` has no image {missing[0].decode()!r}, which is in the cache: give the data "
             "set, with the options, that the cache was extracted from"
         )
+    unknown = np.intersect1d(cache.images.id[cache.images.sha256 == b""], wanted)
+    if unknown.size:
+        raise UsageError(
+            f"{cache.path} does not know the files of its images, {unknown[0].decode()!r} the "
+            "first, because it was imported, or fetched from the hub: extract from the images"
+        )
     part = dataset.take(rows)
     files = part.files()
     states = file_states(part)

@@ -232,6 +232,23 @@ def cut_name(name: str, size: int) -> str:
     return os.fsencode(name)[:size].decode(errors="ignore")
 
 
+def find_finished(folder: Path, pattern: str) -> list[Path]:
+    """Return the files and folders below a folder that match a pattern, sorted.
+
+    What is in the temporary folder of a writer is not finished, and left out.
+
+    Args:
+        folder: The folder.
+        pattern: A pattern of ``Path.rglob``.
+    """
+
+    def is_temporary(name: str) -> bool:
+        return name.startswith(".") and name.endswith(".tmp")
+
+    found = sorted(folder.rglob(pattern))
+    return [path for path in found if not any(map(is_temporary, path.relative_to(folder).parts))]
+
+
 def remove_leftovers(target: Path) -> None:
     """Remove temporary files of killed writers of ``target``; no process may be writing it."""
     for leftover in _unfinished(target):

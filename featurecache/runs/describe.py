@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from featurecache.errors import RunError
+from featurecache.io.atomic import find_finished
 from featurecache.runs.folder import read_config, read_metrics
 
 
@@ -43,7 +44,7 @@ def list_runs(folder: str | os.PathLike[str] = "runs") -> list[RunEntry]:
     folder = Path(folder)
     if not folder.is_dir():
         raise RunError(f"there is no folder {folder}: train a head, or check the path")
-    configs = sorted(folder.rglob("config.json"))
+    configs = find_finished(folder, "config.json")
     # A fine-tuned encoder is a folder with a config of its own, within its run.
     return [_describe(path.parent) for path in configs if path.parent.name != "encoder"]
 

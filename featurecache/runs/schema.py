@@ -22,6 +22,7 @@ class CacheReference(TypedDict, total=False):
 
     path: str
     dataset: str
+    collection: str
     model: str
     fingerprint: str
     excluded: Counts

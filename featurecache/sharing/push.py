@@ -8,10 +8,10 @@ from pathlib import Path
 from featurecache.datasets.pseudonymize import IdKey
 from featurecache.errors import CacheError, UsageError
 from featurecache.io.atomic import scratch_folder
-from featurecache.provenance.names import describe_id_scheme
+from featurecache.provenance.names import describe_id_scheme, pseudonymized_collection
 from featurecache.provenance.provenance import PROVENANCE_FILE, read_provenance
 from featurecache.runs.folder import read_config
-from featurecache.runs.run import load_run
+from featurecache.runs.run import Run, load_run
 from featurecache.sharing.card import cache_card, run_card
 from featurecache.sharing.hub import CARD, Repository
 from featurecache.sharing.pseudonyms import sharing_key
@@ -184,7 +184,7 @@ def push_run(
             if file.is_file()
         }
         copy = load_run(shared)
-        ids = describe_id_scheme("" if id_key is None else f"#{id_key.fingerprint}")
+        ids = describe_id_scheme(_collection(copy, id_key))
         return _send(
             repository,
             name,
@@ -195,6 +195,12 @@ def push_run(
             card=run_card(copy, repo_id, terms, permission, ids),
             yes=yes,
         )
+
+
+def _collection(run: Run, key: IdKey | None) -> str:
+    """Return the collection of the images that a run scored, by its config."""
+    own = "" if key is None else pseudonymized_collection("", key.fingerprint)
+    return str(run.config.get("cache", {}).get("collection", own))
 
 
 def _key(path: str | os.PathLike[str] | None, *, keep_ids: bool) -> IdKey | None:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from featurecache.datasets.pseudonymize import IdKey
 from featurecache.errors import RunError
 from featurecache.io import json as strict_json
+from featurecache.provenance.names import key_fingerprint, pseudonymized_collection
 from featurecache.provenance.provenance import PROVENANCE_FILE, read_provenance
 from featurecache.runs.folder import run_file, write_json
 from featurecache.runs.predictions import Predictions, write_predictions
@@ -53,7 +54,7 @@ def write_shared_run(run: Path, folder: Path, *, key: IdKey | None) -> None:
         elif name in _WITH_PATHS:
             document = _read(run, name)
             if name == "config.json":
-                document = _without_sources(document)
+                document = _without_sources(document, key)
             write_json(target, without_folders(document))
         else:
             shutil.copyfile(run_file(run, name), target)
@@ -71,19 +72,26 @@ def _read(run: Path, name: str) -> Any:
         raise RunError(f"{path} is damaged: {error}") from error
 
 
-def _without_sources(value: Any) -> Any:
-    """Return a document without the places of data and weights."""
-    if isinstance(value, Mapping):
-        return {
-            name: _LOCAL[name] if name in _LOCAL and entry else _without_sources(entry)
-            for name, entry in value.items()
-        }
-    return [_without_sources(entry) for entry in value] if isinstance(value, list) else value
+def _without_sources(value: Any, key: IdKey | None) -> Any:
+    """Return a config without the places of data and weights, and with the scheme of its ids."""
+    if isinstance(value, list):
+        return [_without_sources(entry, key) for entry in value]
+    if not isinstance(value, Mapping):
+        return value
+    shared = {
+        name: _LOCAL[name] if name in _LOCAL and entry else _without_sources(entry, key)
+        for name, entry in value.items()
+    }
+    collection = shared.get("collection")
+    if key is not None and isinstance(collection, str) and not key_fingerprint(collection):
+        shared["collection"] = pseudonymized_collection(collection, key.fingerprint)
+    return shared
 
 
 def _is_pseudonymized(config: Mapping[str, Any]) -> bool:
-    cache = config.get("cache", {})
-    source = cache.get("extraction", config.get("arguments", {})).get("data") or {}
+    if "cache" in config:
+        return bool(key_fingerprint(config["cache"].get("collection", "")))
+    source = config.get("arguments", {}).get("data") or {}
     return bool(source.get("pseudonymized"))
 
 

@@ -26,7 +26,8 @@ class Terms:
         header = cache.header
         source = header.extraction.get("data")
         loaded_as = [] if source is None else [source["dataset"]]
-        return cls._of([header.dataset, header.collection, *loaded_as])
+        # The header lists the images that the encoder was fine-tuned on.
+        return cls._of([header.dataset, header.collection, *loaded_as, *header.trained_on])
 
     @classmethod
     def of_run(cls, config: Mapping[str, Any], trained_on: Iterable[str]) -> "Terms":
@@ -82,9 +83,9 @@ def _registered(name: str) -> DatasetSpec | None:
 
 
 def _names_in(document: object) -> list[object]:
-    """Return the values of all keys ``dataset`` in a JSON document."""
+    """Return the values of all keys that name data sets in a JSON document."""
     if isinstance(document, Mapping):
-        own = [value for key, value in document.items() if key == "dataset"]
+        own = [value for key, value in document.items() if key in ("dataset", "collection")]
         return [*own, *(name for value in document.values() for name in _names_in(value))]
     if isinstance(document, list):
         return [name for value in document for name in _names_in(value)]

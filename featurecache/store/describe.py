@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from featurecache.errors import CacheError
+from featurecache.io.atomic import find_finished
 from featurecache.label_cells import count_cells
 from featurecache.provenance.names import base_name, describe_id_scheme
 from featurecache.store.layout import chunks_path
@@ -53,7 +54,9 @@ def list_caches(folder: str | os.PathLike[str]) -> list[CacheEntry]:
     folder = Path(folder)
     if not folder.is_dir():
         raise CacheError(f"there is no folder {folder}: extract a cache, or check the path")
-    finished = {path for path in folder.rglob("*.h5") if not path.parent.name.endswith(".parts")}
+    finished = {
+        path for path in find_finished(folder, "*.h5") if not path.parent.name.endswith(".parts")
+    }
     started = {
         path.with_name(path.name.removesuffix(".parts"))
         for path in folder.rglob("*.h5.parts")

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from featurecache.errors import CacheError, UnknownNameError, UsageError
+from featurecache.io.atomic import find_finished
 from featurecache.store.cache import Cache
 from featurecache.store.concat import concat_caches
 from featurecache.store.grouped import with_units
@@ -130,7 +131,9 @@ def newest_cache(folder: Path) -> Path:
         CacheError: There is none, or the last extraction made several.
     """
     # Files without a format check: a damaged newest cache is reported, not skipped in silence.
-    files = [path for path in folder.rglob("*.h5") if not path.parent.name.endswith(".parts")]
+    files = [
+        path for path in find_finished(folder, "*.h5") if not path.parent.name.endswith(".parts")
+    ]
     caches = [path for path in files if shard_of(path) is None]
     if caches:
         times = {path: _time_ns(path) for path in caches}

@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 import featurecache as fc
 from featurecache.cli import main
 from featurecache.datasets.registry import DATASETS
+from featurecache.extraction.source import cached_files
 from featurecache.provenance.records import ImageRecords
 from featurecache.sharing.pseudonyms import default_key_file, without_folders
 from featurecache.store.builder import CacheBuilder
@@ -85,6 +86,12 @@ def make_cache(path: Path, **header: Any) -> fc.Cache:
     return read_cache(path)
 
 
+def fake_dataset(cache: fc.Cache) -> fc.Dataset:
+    """A data set with the ids of a cache, whose files do not exist."""
+    images = pd.DataFrame({"id": cache.ids, "path": cache.ids, "split": "test"}).astype(str)
+    return fc.Dataset(name="toy", root="none", images=images.assign(patient=images["id"]))
+
+
 def digest(text: str) -> str:
     """The hash that the documentation promises."""
     return hmac.digest(default_key_file().read_bytes(), text.encode(), "sha256").hex()[:32]
@@ -138,6 +145,8 @@ def test_a_cache_comes_back_with_pseudonyms_and_nothing_else_that_identifies(
     (trained_on,) = pulled.header.trained_on.values()
     assert trained_on.id.tolist() == [digest("name secret-9").encode()]
     assert stat.S_IMODE(default_key_file().stat().st_mode) == 0o600
+    with pytest.raises(ValueError, match=r"does not know the files of its images, .*fetched from"):
+        cached_files(pulled, fake_dataset(pulled))
     with pytest.raises(ValueError, match=f"was imported from {REPO}, so it is not known"):
         CacheBuilder(pulled.path, pulled.header, pulled.images.id)
     again = fc.push_cache(pulled, REPO)  # whose ids stay as they are
@@ -156,7 +165,9 @@ def test_ids_and_hashes_are_kept_only_when_asked(hub: Hub, tmp_path: Path) -> No
     cache = make_cache(tmp_path / "toy" / "m.h5")
     fc.push_cache(cache, REPO, yes=True, keep_ids=True, public=True)
     assert not hub.repos[f"datasets/{REPO}"].private
-    pulled = fc.pull_cache(REPO)
+    outcome = CliRunner().invoke(main, ["cache", "pull", REPO])
+    assert f"cache/toy/m.h5: {N} images, 8-d embeddings" in outcome.stdout
+    pulled = fc.open_cache("cache/toy/m.h5")
     for name in ("id", "patient", "study", "sha256", "perceptual_hash", "age"):
         np.testing.assert_array_equal(getattr(pulled.images, name), getattr(cache.images, name))
     assert set(pulled.images.path.tolist()) == {b""}
@@ -180,7 +191,12 @@ def test_a_run_comes_back_with_the_pseudonyms_of_its_cache(hub: Hub, tmp_path: P
     macro = run.metrics.macro
     interval = f"{macro.auroc:.3f} \\[{macro.auroc_ci[0]:.3f}, {macro.auroc_ci[1]:.3f}\\]"
     assert f"| macro average | {interval} |" in repo.files["README.md"].decode()
-    pulled = fc.pull_run(REPO, "runs/two")
+    outcome = CliRunner().invoke(main, ["runs", "pull", REPO, "--out", "runs/two", "--json"])
+    assert json.loads(outcome.stdout) == {"run": "runs/two", "kind": "head"}
+    pulled = fc.load_run("runs/two")
+    assert pulled.config["cache"]["collection"] == f"toy#{push.ids.rpartition(' ')[2]}"
+    again = fc.push_run("runs/two", REPO)  # whose ids stay as they are
+    assert again.ids == push.ids
     expected = run.predictions.assign(
         id=[digest(f"name {n}") for n in run.predictions["id"]],
         patient=[digest(f"name {n}") for n in run.predictions["patient"]],
@@ -207,6 +223,9 @@ def test_data_sets_that_may_not_be_shared_are_refused_without_a_permission(
     reason = rf"the terms of {name} \({DATASETS[name].terms}, https://.*do not allow giving"
     with pytest.raises(ValueError, match=reason):
         fc.push_cache(cache, REPO, yes=True)
+    tuned = make_cache(tmp_path / "tuned" / "m.h5", trained_on={name: ImageRecords.of(name, ["1"])})
+    with pytest.raises(ValueError, match=reason):
+        fc.push_cache(tuned, REPO, yes=True)
     if name == "mimic-cxr-jpg":
         push = fc.push_cache(cache, REPO, permission="Letter 12 of PhysioNet")
         assert "Shared with this permission: Letter 12 of PhysioNet" in push.card

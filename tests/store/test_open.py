@@ -9,6 +9,7 @@ import pytest
 
 from featurecache.errors import CacheError, UnknownNameError, UsageError
 from featurecache.store.concat import ConcatCache
+from featurecache.store.describe import list_caches
 from featurecache.store.layout import lock_path
 from featurecache.store.open import mark_as_newest, open_cache
 from tests.store import handwritten
@@ -54,6 +55,10 @@ def test_several_caches_of_the_last_extraction_are_listed(cache_file: Path) -> N
 
 def test_shards_and_unfinished_caches_are_never_the_newest(cache_file: Path) -> None:
     folder = cache_file.parent.parent
+    received = folder / ".pull.0-0-0.tmp" / "kermany" / "m.h5"  # of a killed pull
+    received.parent.mkdir(parents=True)
+    shutil.copy(cache_file, received)
+    assert [entry.path for entry in list_caches(folder)] == [cache_file]
     set_age(cache_file, 20)
     shutil.copy(cache_file, cache_file.with_name("m.1-of-2.h5"))
     (cache_file.parent / "n.h5.parts").mkdir()
