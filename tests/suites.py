@@ -15,7 +15,7 @@ def run_suite(name: str, *options: object, root: Path = ROOT) -> subprocess.Comp
         capture_output=True,
         text=True,
         cwd=root,
-        env={**os.environ, "PYTHONPATH": str(root)},
+        env={**os.environ, "PYTHONPATH": f"{root}{os.pathsep}{ROOT}"},
         timeout=240,
         check=False,
     )

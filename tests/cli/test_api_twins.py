@@ -143,9 +143,9 @@ def test_compare(workspace):
 
 
 def test_learning_curve(workspace):
-    options = ("--head", "linear", "--head", "prototype", "--sizes", "16,32", "--seeds", 2)
+    options = ("--head", "knn", "--head", "prototype", "--sizes", "16,32", "--seeds", 2)
     document = workspace.json("learning-curve", *options)
-    curve = fc.learning_curve(workspace.cache, ["linear", "prototype"], sizes=[16, 32], seeds=2)
+    curve = fc.learning_curve(workspace.cache, ["knn", "prototype"], sizes=[16, 32], seeds=2)
     assert without(document, "run") == as_json(curve.metrics.to_json())
 
 
