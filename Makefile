@@ -31,7 +31,9 @@ reference: install
 
 # All tests. Real images and weights are used if FEATURECACHE_DATA and FEATURECACHE_MODELS name
 # folders that hold them. Tests are distributed by file, because the tests of a file share fixtures.
+# Compiled before, for the processes that tests start: Python may be told to write no bytecode.
 test: install
+	$(BIN)/python -m compileall -qq featurecache
 	$(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 # Documentation, types, lint, format and layers.
