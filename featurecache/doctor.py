@@ -25,10 +25,13 @@ EXTRAS: Final = {
     "dicom": ("pydicom", "DICOM files"),
     "explore": ("embedding-atlas", "the explorer in the browser"),
     "lora": ("peft", "fine-tuning with LoRA"),
+    "mlflow": ("mlflow-skinny", "logging to MLflow"),
     "openvino": ("openvino", "faster encoders on a CPU"),
     "open-clip": ("open_clip_torch", "the model biomedclip"),
     "ray": ("ray", "extraction on several machines"),
+    "tensorboard": ("tensorboard", "logging to TensorBoard"),
     "timm": ("timm", "networks of timm, such as the model eva-x-base"),
+    "wandb": ("wandb", "logging to Weights & Biases"),
 }
 HUB: Final = "https://huggingface.co"
 HUB_TIMEOUT: Final = 5.0

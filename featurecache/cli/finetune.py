@@ -18,6 +18,7 @@ from featurecache.cli.options import (
     DEFAULT_MODEL,
     BitDepth,
     Device,
+    Log,
     NBootstrap,
     OperatingPointText,
     OptionValues,
@@ -86,6 +87,7 @@ def finetune(
     ] = Path("cache"),
     policy: OptionValues,
     device: Device = "auto",
+    log: Log = None,
     settings: dict[str, Any],
     options: DatasetOptions,
     json: Json = False,
@@ -136,6 +138,7 @@ def finetune(
             workers=workers,
             bit_depth=bit_depth,
             cache_dir=cache,
+            log=log or (),
             on_start=print_start,
             progress=lambda done, total, detail: bars[0].update(
                 bars[0].task_ids[0], completed=done, total=total, detail=detail

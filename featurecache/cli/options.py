@@ -9,6 +9,7 @@ import typer
 
 from featurecache.cli.config_options import Command, takes_together
 from featurecache.cli.output import print_status
+from featurecache.tracking.tracker import TRACKERS
 from featurecache.wording import count_noun
 
 if TYPE_CHECKING:
@@ -59,6 +60,14 @@ Join = Annotated[
         help="How several caches are joined: features (of the same images, by several encoders) or "
         "rows (of several data sets, by one encoder).",
         metavar="HOW",
+    ),
+]
+Log = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Tracking tool to log settings, epochs and scores to, under the name of the run "
+        "folder; repeat for several.",
+        metavar="|".join(TRACKERS),
     ),
 ]
 Device = Annotated[str, typer.Option(help="Device of the encoder: auto, cpu, cuda or mps.")]

@@ -9,6 +9,7 @@ from featurecache.cli.config_options import takes_settings
 from featurecache.cli.options import (
     CacheFiles,
     Join,
+    Log,
     NBootstrap,
     OperatingPointText,
     OptionValues,
@@ -90,6 +91,7 @@ def train_head(
             "texts, where there is nothing to learn."
         ),
     ] = True,
+    log: Log = None,
     *,
     policy: OptionValues,
     units: OptionValues,
@@ -163,6 +165,7 @@ def train_head(
             n_bootstrap=n_bootstrap,
             operating_point=operating_point,
             controls=controls,
+            log=log or (),
             on_start=on_start,
             on_epoch=on_epoch,
             on_control=on_control,

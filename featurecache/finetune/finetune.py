@@ -1,7 +1,7 @@
 """``finetune``: train an encoder itself on the images of a data set."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,7 @@ from featurecache.runs.run import RUNS_FOLDER, Run
 from featurecache.settings import accept_settings
 from featurecache.store.cache import Cache
 from featurecache.store.layout import cache_path, to_file_name
+from featurecache.tracking.tracker import check_trackers
 
 if TYPE_CHECKING:
     from featurecache.datasets.dataset import Dataset
@@ -46,6 +47,7 @@ def finetune(
     workers: int = 2,
     bit_depth: int | None = None,
     cache_dir: str | os.PathLike[str] = "cache",
+    log: str | Sequence[str] = (),
     progress: DetailedProgress | None = None,
     **settings: Any,
 ) -> Run:
@@ -76,6 +78,9 @@ def finetune(
         cache_dir: Directory of caches. Patients that are in a cache of the data set keep the split
             that they have there, as in ``extract``, so that heads and fine-tuned encoders are
             tested on the same patients; only the splits of others are drawn.
+        log: Tracking tools, one or more of "tensorboard", "mlflow" and "wandb", that each epoch and
+            the final scores are logged to, under the name of the run folder. What continues after
+            it was killed is logged to the same run there.
         progress: Called with the number of finished steps, their maximum, and a description.
         **settings: Every other field of ``FinetuneConfig``.
 
@@ -83,13 +88,15 @@ def finetune(
         The run. ``run.path`` is its folder, which holds the encoder.
 
     Raises:
-        UnknownNameError: There is no such model, data set, recipe or operating point, or a setting
-            has an unknown value.
+        UnknownNameError: There is no such model, data set, recipe, operating point or tracking
+            tool, or a setting has an unknown value.
         UsageError: The settings do not fit the encoder or the data set, ``out`` exists already,
-            another process is writing it, or the model or the teacher was trained on images that
-            are scored: those of test, or without any those of validation.
+            another process is writing it, the model or the teacher was trained on images that
+            are scored (those of test, or without any those of validation), or the package of a
+            tracking tool is not installed.
         RunError: An unfinished fine-tuning for ``out`` has other settings.
-        FeaturecacheError: No image can be read, or memory runs out.
+        FeaturecacheError: No image can be read, memory runs out, or a tracking tool cannot be
+            reached at the start.
 
     Example:
         >>> import featurecache as fc
@@ -109,6 +116,7 @@ def finetune(
         workers=workers,
         bit_depth=bit_depth,
         cache_dir=cache_dir,
+        log=log,
         progress=progress,
     )
 
@@ -127,6 +135,7 @@ def run_finetuning(
     workers: int,
     bit_depth: int | None,
     cache_dir: str | os.PathLike[str],
+    log: str | Sequence[str],
     on_start: OnStart | None = None,
     progress: DetailedProgress | None = None,
 ) -> Run:
@@ -147,6 +156,7 @@ def run_finetuning(
         workers: See ``finetune``.
         bit_depth: See ``finetune``.
         cache_dir: See ``finetune``.
+        log: See ``finetune``.
         on_start: Called before training.
         progress: See ``finetune``.
 
@@ -154,6 +164,7 @@ def run_finetuning(
         The run.
     """
     check_bit_depth(bit_depth)
+    trackers = check_trackers(log)
     if out is not None:
         require_no_run(Path(out))
     check_model(model, weights=weights, precision=config.precision)
@@ -196,6 +207,7 @@ def run_finetuning(
         n_bootstrap=n_bootstrap,
         operating_point=operating_point,
         teacher=teacher_encoder,
+        log=trackers,
         progress=progress,
         arguments={
             "data": dataset.source,

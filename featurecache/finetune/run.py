@@ -7,8 +7,8 @@ provenance.json    the images that the encoder was trained on
 metrics.json, predictions.csv, history.csv
 """
 
-from collections.abc import Mapping
-from contextlib import closing
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -49,7 +49,9 @@ from featurecache.provenance.leaks import SplitCopies, copies_across_splits, war
 from featurecache.provenance.provenance import Provenance
 from featurecache.provenance.records import ImageRecords
 from featurecache.runs.run import Run, load_run, write_run
+from featurecache.runs.tracking import describe_training, final_scores
 from featurecache.store.records import Utf8, count_by_reason, from_utf8, to_utf8
+from featurecache.tracking.tracker import open_trackers
 from featurecache.wording import count_noun
 
 if TYPE_CHECKING:
@@ -67,6 +69,7 @@ def train_encoder(
     n_bootstrap: int = 1000,
     operating_point: OperatingPoint = F1,
     teacher: Teacher | None = None,
+    log: Sequence[str] = (),
     progress: DetailedProgress | None = None,
     arguments: Mapping[str, Any] | None = None,
 ) -> Run:
@@ -86,6 +89,7 @@ def train_encoder(
         n_bootstrap: Number of bootstrap samples over patients.
         operating_point: The rule by which thresholds are chosen.
         teacher: An encoder whose image embeddings are learned as well.
+        log: Tracking tools that the training is logged to.
         progress: Called with the number of finished steps, their maximum, and a description.
         arguments: Arguments of ``finetune`` to record, to repeat it; see ``FinetuneArguments``.
 
@@ -97,9 +101,10 @@ def train_encoder(
             another process is writing it, or the encoder or its teacher was trained on images that
             are scored.
         RunError: An unfinished fine-tuning for ``target`` has other settings.
-        FeaturecacheError: No image can be read, or memory runs out.
+        FeaturecacheError: No image can be read, memory runs out, or a tracking tool cannot be
+            reached at the start.
     """
-    with finetune_lock(target):
+    with finetune_lock(target), ExitStack() as stack:
         require_no_run(target)
         _, scored = choose_scored({split: dataset.rows(split) for split in ("val", "test")})
         sources = [encoder] if teacher is None else [encoder, teacher.encoder]
@@ -132,7 +137,19 @@ def train_encoder(
                     progress=progress,
                 )
                 trainer.learner.add_teacher(embeddings)
-            finetuned = trainer.run(state, progress)
+            trackers = stack.enter_context(
+                open_trackers(
+                    log,
+                    target,
+                    _settings_to_log(target, dataset, encoder, config, teacher, arguments or {}),
+                    state=state.folder / "tracking.json",
+                )
+            )
+            finetuned = trainer.run(
+                state,
+                progress,
+                on_epoch=lambda epochs: trackers.log_history(list(map(asdict, epochs))),
+            )
             rows, embedding = trainer.learner.embed(
                 np.concatenate([trainer.val_rows, dataset.rows("test")])
             )
@@ -160,6 +177,7 @@ def train_encoder(
                 n_bootstrap=n_bootstrap,
                 operating_point=operating_point,
             )
+            history = [asdict(epoch) for epoch in finetuned.history]
             trained_on = np.concatenate([trainer.train_rows, trainer.val_rows])
             run = Run(
                 kind=KIND,
@@ -188,10 +206,12 @@ def train_encoder(
                 metrics=metrics,
                 scored=predictions,
                 default_name=target.name,
-                history=[asdict(epoch) for epoch in finetuned.history],
+                history=history,
                 provenance=provenance.with_training(records.take(trained_on)),
             )
             write_run(run, target, partial(_write_weights, finetuned))
+            trackers.log_history(history)
+            trackers.log_scores(final_scores(metrics, finetuned.best_epoch))
         state.delete()
         return load_run(target)
 
@@ -269,6 +289,21 @@ def _all_settings(
         "encoder": fingerprint(encoder.image_spec),
         "teacher": None if teacher is None else teacher.fingerprint,
     }
+
+
+def _settings_to_log(
+    target: Path,
+    dataset: "Dataset",
+    encoder: "Encoder",
+    config: FinetuneConfig,
+    teacher: Teacher | None,
+    arguments: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Return the settings of a training for tracking tools."""
+    settings = {**arguments, "teacher": None if teacher is None else teacher.encoder.name}
+    return describe_training(
+        KIND, dataset.name, encoder.name, target, {**settings, **asdict(config)}
+    )
 
 
 def _write_weights(finetuned: FinetunedEncoder, folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -124,7 +125,11 @@ class Trainer:
         self.state = LoopState()
 
     def run(
-        self, training_state: TrainingState, progress: DetailedProgress | None = None
+        self,
+        training_state: TrainingState,
+        progress: DetailedProgress | None = None,
+        *,
+        on_epoch: Callable[[Sequence[Epoch]], None] | None = None,
     ) -> FinetunedEncoder:
         """Train to the end, continuing from the state of a killed process if there is one.
 
@@ -132,6 +137,7 @@ class Trainer:
             training_state: Where states are saved.
             progress: Called with the number of finished steps, their maximum, and the epoch or the
                 validation loss.
+            on_epoch: Called after each epoch, with all so far.
 
         Returns:
             The encoder at its best epoch.
@@ -152,6 +158,8 @@ class Trainer:
             try:
                 while self.state.epoch <= self.config.epochs and not self._out_of_patience():
                     self._train_epoch(training_state, progress)
+                    if on_epoch is not None:
+                        on_epoch(self.state.history)
             except (RuntimeError, MemoryError) as error:  # torch raises the former
                 if not ran_out_of_memory(error):
                     raise

@@ -53,6 +53,7 @@ from featurecache.schedule import Epoch
 from featurecache.settings import accept_settings, check_names
 from featurecache.store.cache import Cache
 from featurecache.store.open import CacheLike, open_cache
+from featurecache.tracking.tracker import check_trackers
 from featurecache.wording import count_noun, undefined_metrics
 
 
@@ -75,6 +76,7 @@ def train_head(
     n_bootstrap: int = 1000,
     operating_point: str | OperatingPoint = "f1",
     controls: bool = True,
+    log: str | Sequence[str] = (),
     on_start: Callable[[str], None] | None = None,
     on_epoch: Callable[[int, Epoch], None] | None = None,
     on_control: Progress | None = None,
@@ -117,6 +119,8 @@ def train_head(
             five times, and on random features, without an ensemble; and every seed's head, or the
             ensemble, on permuted texts, for ``metrics.text_gain``. The other controls are always
             there.
+        log: Tracking tools, one or more of "tensorboard", "mlflow" and "wandb", that a run is
+            logged to when it is saved, under the name of its folder.
         on_start: Called before each head is trained, with its name.
         on_epoch: Called after every epoch, with the seed and the epoch.
         on_control: Called before the negative controls are trained and after each, with the number
@@ -128,11 +132,13 @@ def train_head(
 
     Raises:
         CacheError: The cache has no text embeddings and the head needs them.
-        UsageError: The cache has no labels, a split is missing, a head is given twice, or a setting
-            is out of range, has no effect on a head, or cannot be met by the data.
-        UnknownNameError: There is no such head, prompt set or operating point.
+        UsageError: The cache has no labels, a split is missing, a head is given twice, a setting
+            is out of range, has no effect on a head, or cannot be met by the data, or the package
+            of a tracking tool is not installed.
+        UnknownNameError: There is no such head, prompt set, operating point or tracking tool.
     """
     point = OperatingPoint.parse(operating_point)
+    trackers = check_trackers(log)
     cache = open_cache(cache)
     check_names(HeadConfig, settings)
     names = [head] if isinstance(head, str) else list(head)
@@ -156,20 +162,19 @@ def train_head(
     for config in configs:
         if on_start is not None:
             on_start(config.head)
-        runs.append(
-            _train(
-                cache,
-                config,
-                seeds,
-                ensemble=ensemble,
-                coverage=coverage,
-                n_bootstrap=n_bootstrap,
-                operating_point=point,
-                controls=controls,
-                on_epoch=on_epoch,
-                on_control=on_control,
-            )
+        run = _train(
+            cache,
+            config,
+            seeds,
+            ensemble=ensemble,
+            coverage=coverage,
+            n_bootstrap=n_bootstrap,
+            operating_point=point,
+            controls=controls,
+            on_epoch=on_epoch,
+            on_control=on_control,
         )
+        runs.append(replace(run, log=trackers))
     return runs[0] if isinstance(head, str) else runs
 
 

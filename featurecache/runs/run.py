@@ -37,6 +37,7 @@ from featurecache.runs.predictions import (
     read_predictions,
     write_predictions,
 )
+from featurecache.runs.tracking import log_run
 from featurecache.store.cache import Cache
 from featurecache.store.open import CacheLike, open_cache
 from featurecache.units import Units, require_same_units
@@ -143,6 +144,7 @@ class Run:
         history: One entry per epoch or candidate; empty where nothing was trained.
         provenance: The images that the model was trained on; None for zero-shot.
         path: Folder that the run was saved to or loaded from; None before.
+        log: Tracking tools that ``save`` logs the run to.
     """
 
     kind: str
@@ -154,6 +156,7 @@ class Run:
     provenance: Provenance | None = None
     path: Path | None = None
     load_model: Callable[[], Model] | None = field(default=None, repr=False)
+    log: Sequence[str] = ()
 
     @cached_property
     def model(self) -> Model | None:
@@ -222,6 +225,8 @@ class Run:
         target = free_folder(RUNS_FOLDER, self.default_name) if path is None else Path(path)
         write_run(self, target, None if self.model is None else self.model.save)
         self.path = target
+        if self.log:
+            log_run(self, target)
         return target
 
     def predict(

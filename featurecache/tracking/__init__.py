@@ -1,0 +1,1 @@
+"""Log trainings to TensorBoard, MLflow or Weights & Biases."""
