@@ -48,7 +48,8 @@ def test_studies_from_training_to_prediction(run) -> None:
     assert sorted(pd.read_csv("laterals.images.csv")["view"].unique()) == ["LATERAL"]
     pooled = ("--level", "study", "--study-features", "mean", "--json")
     exported = run("cache", "export", "cache/phantom/tiny.h5", "studies.npy", *pooled)
-    assert exported.json == {"path": "studies.npy", "level": "study", "n": 40, "dim": 128}
+    expected = {"path": "studies.npy", "level": "study", "n": 40, "dim": 128, "tokens": None}
+    assert exported.json == expected
 
     # A row per study, of the cache and of the files, which need a table to be studies.
     assert run("predict", "studies", "cache/phantom/tiny.h5", "--out", "cached.csv").code == 0
