@@ -154,7 +154,13 @@ def _boxes_by_label(
     datasets = [name for source in cache.sources for name in source.header.vocabulary_names]
     present = list(dict.fromkeys(label for match in matches.values() for label in match.labels))
     drawn = boxes["label"].drop_duplicates().tolist()
-    meant = match_labels(present, drawn, trained_on=datasets, datasets=datasets)
+    try:
+        meant = match_labels(present, drawn, trained_on=datasets, datasets=datasets)
+    except UsageError as error:
+        raise UsageError(
+            f"`boxes` are of {', '.join(drawn)}, none of which means {' or '.join(present)}: give "
+            "boxes of the labels of this data set"
+        ) from error
     return {
         trained: boxes[
             boxes["label"].isin(
