@@ -135,7 +135,13 @@ def save_heatmap(
     (values,) = decoder.read(file, [size_and_thumbnail], bit_depth=bit_depth, name=str(file))
     maps = above_even(attention, parse_features(spec["features"]))
     plain, *colored = draw_over(values, maps, Geometry.from_json(spec["geometry"]))
-    tiles = [("", plain), *zip(captions, colored, strict=True)]
+    # Colors are relative to the highest attention, which may hardly differ from even attention.
+    highest = (attention.max(axis=1) * attention.shape[-1]).tolist()
+    tiles = [("", plain)]
+    tiles += [
+        (f"{caption}\nattention to {most:.1f} x even", one)
+        for caption, most, one in zip(captions, highest, colored, strict=True)
+    ]
     rows = [tiles[start : start + _COLUMNS] for start in range(0, len(tiles), _COLUMNS)]
     suffix = ".png"
     stem = f"{number:05d}-{to_file_name(file.stem)}"

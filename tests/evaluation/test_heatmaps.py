@@ -43,6 +43,24 @@ def test_each_image_has_a_picture_and_the_same_prediction(run: fc.Run, tmp_path:
         assert colored > 50
 
 
+def test_captions_say_how_far_attention_is_from_even(
+    run: fc.Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sheets = []
+    monkeypatch.setattr(heatmaps, "save_png", lambda sheet, path: None)
+    monkeypatch.setattr(heatmaps, "contact_sheet", lambda rows, title: sheets.append(rows))
+    file = tmp_path / "a.png"
+    Image.new("L", (64, 64), 90).save(file)
+    run.predict(file, heatmap=tmp_path / "maps")
+    (encoder,) = run.model.load_encoders()
+    tokens = encoder.encode_images([file]).reshape(1, encoder.n_tokens, -1).astype(np.float16)
+    attention = run.model.attention(tokens)[0]
+    captions = [caption for rows in sheets for row in rows for caption, _ in row if caption]
+    learned = np.flatnonzero(run.model.learned)
+    want = [f"attention to {attention[c].max() * attention.shape[1]:.1f} x even" for c in learned]
+    assert [caption.partition("\n")[2] for caption in captions] == want
+
+
 def test_heatmaps_that_cannot_be_drawn_are_refused(run: fc.Run, tmp_path: Path) -> None:
     cache = Path(run.config["cache"]["path"])
     with pytest.raises(UsageError, match=r"leave out .* `heatmap`"):
