@@ -55,7 +55,7 @@ def list_padchest(root: Path) -> Listing:
         f"The labels of {count_noun(int(by_physician.sum()), 'image')} are by physicians, those of "
         f"{int((~by_physician).sum()):,} by a model."
     )
-    stated = np.isin(cells, (NEGATIVE, POSITIVE)) & ~by_physician[:, None]
+    stated = ((cells == NEGATIVE) | (cells == POSITIVE)) & ~by_physician[:, None]
     cells = np.where(stated, cells + NEGATIVE_BY_MODEL, cells).astype(np.int8)
     notes.append(
         "The projection AP_horizontal is AP. Ages are the year of the study minus that of birth."
