@@ -8,12 +8,15 @@ from types import ModuleType, SimpleNamespace
 import pytest
 
 import featurecache as fc
+from featurecache.datasets.phantom.folder import generate_phantom
 from tests.tracking.mlflow_library import use_mlflow
 
 
 @pytest.fixture(scope="package")
 def data(tmp_path_factory) -> fc.Dataset:
-    return fc.load_dataset("phantom", tmp_path_factory.mktemp("data") / "phantom", n_images=120)
+    folder = tmp_path_factory.mktemp("data") / "phantom"
+    generate_phantom(folder, n_images=120, size=64)
+    return fc.load_dataset("phantom", folder)
 
 
 @pytest.fixture
