@@ -2,8 +2,10 @@
 
 import os
 import re
+import sys
 import time
 from collections.abc import Mapping
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Final
 
@@ -65,4 +67,5 @@ class MlflowTracker:
 
     def close(self, *, failed: bool) -> None:
         """See ``Tracker``."""
-        self._client.set_terminated(self.id, "FAILED" if failed else "FINISHED")
+        with redirect_stdout(sys.stderr):  # prints the run's address, and stdout is for results
+            self._client.set_terminated(self.id, "FAILED" if failed else "FINISHED")

@@ -48,7 +48,9 @@ class MlflowClient:
     def update_run(self, run_id, status):
         self.runs[run_id].info.status = status
 
-    set_terminated = update_run
+    def set_terminated(self, run_id, status):
+        print("View run at: http://mlflow")  # as for runs on a server
+        self.update_run(run_id, status)
 
     def log_batch(self, run_id, metrics=(), params=()):
         for param in params:

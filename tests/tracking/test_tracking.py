@@ -60,10 +60,20 @@ def test_a_head_is_logged_under_the_name_of_its_folder(cache, mlflow, events, tm
     out = tmp_path / "runs" / "first"
     arguments = [
         *("train-head", "--cache", cache.path, "--head", "baseline", "--epochs", 3, "--out", out),
-        *("--n-bootstrap", 20, "--no-controls", "--log", "tensorboard", "--log", "mlflow"),
+        *(
+            "--n-bootstrap",
+            20,
+            "--no-controls",
+            "--log",
+            "tensorboard",
+            "--log",
+            "mlflow",
+            "--json",
+        ),
     ]
     outcome = CliRunner().invoke(app, list(map(str, arguments)), catch_exceptions=False)
     assert outcome.exit_code == 0, outcome.stderr
+    assert json.loads(outcome.stdout)["run"] == str(out)
     assert len(history(out)) == 3
 
     board = events(out.parent / "tensorboard" / "first")
