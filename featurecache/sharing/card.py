@@ -7,6 +7,7 @@ from typing import Final
 
 import numpy as np
 
+from featurecache.datasets.splits import SPLITS
 from featurecache.encoders.registry import ENCODERS
 from featurecache.label_cells import count_cells
 from featurecache.metrics.metrics import format_with_interval
@@ -22,12 +23,13 @@ _TAGS: Final = ("featurecache", "chest-x-ray", "medical-imaging")
 def cache_card(cache: Cache, repo_id: str, terms: Terms, permission: str | None) -> str:
     """Return the card of a cache, as it is shared."""
     header = cache.header
-    splits = dict(zip(*np.unique(cache.splits, return_counts=True), strict=True))
-    patients = count_noun(len(np.unique(cache.patients)), "patient")
+    splits = {split: len(cache.rows(split)) for split in SPLITS}
+    patients = f"{len(np.unique(cache.patients)):,}"
     facts = {
         "Data set": header.dataset,
-        "Images": f"{len(cache):,} of {patients if cache.patients_known else 'unknown patients'}",
-        "Splits": ", ".join(f"{count:,} {split}" for split, count in splits.items()),
+        "Images": f"{len(cache):,}",
+        "Patients": patients if cache.patients_known else "unknown",
+        "Splits": ", ".join(f"{count:,} {split}" for split, count in splits.items() if count),
         "Encoder": header.model,
         "Weights": f"{_model_license(header.model)}; revision {header.revision or 'not recorded'}",
         "Embeddings": f"{cache.dim} numbers of float16, not normalized",

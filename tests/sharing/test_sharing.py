@@ -158,6 +158,9 @@ def test_a_cache_comes_back_with_pseudonyms_and_nothing_else_that_identifies(
     card = repo.files["README.md"].decode()
     assert "| Ids | pseudonymized with the key" in card
     assert "license not known" in card
+    assert (
+        f"| Images | {N} |\n| Patients | {N // 2} |\n| Splits | 40 train, 20 val, 20 test |" in card
+    )
     assert f"featurecache cache pull {REPO}" in card
 
 
