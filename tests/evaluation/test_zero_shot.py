@@ -299,6 +299,7 @@ def test_a_saved_run_holds_metrics_config_and_probabilities(cache, tmp_path):
         "dim": DIM,
         "excluded": {},
         "bit_depth": None,
+        "collection": "toy",
         "extraction": {},
     }
     with (folder / "predictions.csv").open(newline="") as file:
