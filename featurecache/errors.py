@@ -10,6 +10,7 @@
     │   ├── RunError                 a run folder that is missing, damaged or does not fit
     │   └── AlignmentError           an alignment that is missing, damaged or does not fit
     └── ImageError                   one image that cannot be used; recorded, not fatal
+        └── ImageTimeoutError        it took too long to read
 
 ``UsageError`` and ``ImageError`` are also ``ValueError``s, and ``UnknownNameError`` is also a
 ``LookupError``, so code that catches those keeps working. Inside this package catch the narrower
@@ -85,6 +86,10 @@ class AlignmentError(UsageError):
 
 class ImageError(FeaturecacheError, ValueError):
     """One image that cannot be used; extraction records the reason and continues."""
+
+
+class ImageTimeoutError(ImageError):
+    """One image that took longer to read than allowed."""
 
 
 class FeaturecacheWarning(UserWarning):

@@ -1,8 +1,8 @@
 """``predict``: predict new images with a trained model."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import fields
-from math import isnan, nan
+from math import isnan
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -118,6 +118,7 @@ def predict(
     import featurecache as fc
     from featurecache.io.table import check_table_file, write_table
     from featurecache.metrics.label_support import NOT_LEARNED
+    from featurecache.runs.predictions import prediction_document, reasons_by_label
     from featurecache.runs.run import decision_rules
 
     if out is not None:
@@ -152,8 +153,7 @@ def predict(
     }
     learned = {label: value for label, value in thresholds.items() if value is not None}
     uncalibrated, unanswered = (
-        {} if rule is None else _reasons(labels, rule.reasons)
-        for rule in (rules.platt, rules.limits)
+        reasons_by_label(labels, rule) for rule in (rules.platt, rules.limits)
     )
     readable = table["error"].isna()
     if json:
@@ -161,19 +161,10 @@ def predict(
             [
                 {
                     unit: row[unit],
-                    "probabilities": _values(row, labels, "probability") if ok else None,
-                    "thresholds": thresholds,
-                    "positive": _decisions(row, labels) if ok else None,
-                    "calibrated": _values(row, labels, "calibrated"),
-                    "uncalibrated": uncalibrated,
-                    "sd": _values(row, labels, "sd") if _has_sd(table) else None,
-                    "answers": _answers(row, labels),
-                    "unanswered": unanswered,
-                    "familiarity": _familiarity(row),
-                    "not_learned": [label for label in labels if label not in learned],
-                    "reason": None if ok else row["error"],
+                    **prediction_document(row, labels, rules),
+                    "reason": row["error"],
                 }
-                for ok, (_, row) in zip(readable, table.iterrows(), strict=True)
+                for _, row in table.iterrows()
             ]
         )
     elif readable.any():
@@ -310,7 +301,9 @@ def _print_by_label(title: str, table: "pd.DataFrame", thresholds: Mapping[str, 
                     format_float(probability[label]) + ("*" if row[f"{label} positive"] else ""),
                     format_float(thresholds[label]),
                     row[f"{label} answer"] or UNDEFINED,
-                    format_float(_values(row, [label], "calibrated")[label]),
+                    UNDEFINED
+                    if isnan(calibrated := float(row[f"{label} calibrated"]))
+                    else format_float(calibrated),
                 ]
             )
             if _has_sd(table):
@@ -346,27 +339,6 @@ def _print_sd(table: "pd.DataFrame") -> None:
         print_result("sd, or after ±: standard deviation of the members of the ensemble")
 
 
-def _values(row: "pd.Series[Any]", labels: list[str], column: str) -> dict[str, float | None]:
-    values = {label: float(row[f"{label} {column}"]) for label in labels}
-    return {label: None if value != value else value for label, value in values.items()}
-
-
-def _decisions(row: "pd.Series[Any]", labels: list[str]) -> dict[str, bool | None]:
-    """Return which labels are positive; None for a label that was not learned."""
-    import pandas as pd
-
-    values = {label: row[f"{label} positive"] for label in labels}
-    return {label: None if pd.isna(value) else bool(value) for label, value in values.items()}
-
-
-def _familiarity(row: "pd.Series[Any]") -> dict[str, float] | None:
-    """Return the percentiles by distance; None for a head without them or an unreadable image."""
-    from featurecache.metrics.familiarity import COLUMNS
-
-    values = {name.removeprefix("familiarity "): row.get(name, nan) for name in COLUMNS}
-    return None if any(map(isnan, values.values())) else values
-
-
 def _print_foreign(table: "pd.DataFrame") -> None:
     """Print which images are more foreign than nearly all training images."""
     from featurecache.metrics.familiarity import COLUMNS, FOREIGN
@@ -381,17 +353,6 @@ def _print_foreign(table: "pd.DataFrame") -> None:
             f"{count_noun(len(foreign), table.columns[0])} less familiar than {100 - FOREIGN:g} % "
             f"of the training images: {', '.join(map(str, foreign[:MAX_IMAGES]))}{more}"
         )
-
-
-def _reasons(labels: list[str], reasons: Sequence[str | None]) -> dict[str, str]:
-    return {
-        label: reason for label, reason in zip(labels, reasons, strict=True) if reason is not None
-    }
-
-
-def _answers(row: "pd.Series[Any]", labels: list[str]) -> dict[str, str | None]:
-    """Return whether each label is present, absent or unsure; None for one without an answer."""
-    return {label: row[f"{label} answer"] for label in labels}
 
 
 def _cell(row: "pd.Series[Any]", label: str) -> str:

@@ -38,7 +38,13 @@ from featurecache.runs.prediction import (
 from featurecache.runs.predictions import DecisionRules
 from featurecache.runs.run import Run
 from featurecache.store.cache import Cache
-from featurecache.store.grouped import GroupedCache, Grouping, join_scores, pool_embeddings
+from featurecache.store.grouped import (
+    GroupedCache,
+    Grouping,
+    group_images,
+    join_scores,
+    pool_embeddings,
+)
 from featurecache.store.open import CacheLike, open_cache
 from featurecache.units import BOTH_SIDES, STUDY, Units, require_same_units
 from featurecache.wording import count_noun
@@ -219,11 +225,9 @@ class TrainedModel(ABC):
             if heatmap is not None:
                 make_heatmap_folder(Path(heatmap), source)
             encoders = self.load_encoders(models=models, weights=weights, device=device)
-            # A head on pooled embeddings needs all of a study; others, one image after another.
-            pooled = self.units.study_features is not None
             results = classify_images(
                 encoders,
-                np.asarray if pooled else self._scores if heatmap is None else self._with_attention,
+                self._outputs if heatmap is None else self._with_attention,
                 [source.paths[row] for row in grouping.rows],
                 names=[source.names[row] for row in grouping.rows],
                 bit_depth=bit_depth or self.bit_depth,
@@ -234,33 +238,78 @@ class TrainedModel(ABC):
             names = grouping.ids.tolist()
             errors = _errors_of_groups(results, grouping)
             scores, familiar = self._join_predictions(results, grouping, source.views)
-        probability, members = np.split(scores, [len(self.labels)], axis=1)
-        learned = np.array(self.learned)
-        rules = DecisionRules(
-            np.where(learned, self.thresholds, np.nan), self.calibration, self.limits
+        table = self._to_table(names, scores, familiar, errors)
+        if heatmap is not None and isinstance(source, ImageFiles):
+            paths = [source.paths[row] for row in grouping.rows]
+            probability = scores[:, : len(self.labels)]
+            pictures = self._draw(
+                Path(heatmap), paths, attention, probability, bit_depth or self.bit_depth
+            )
+            table["heatmap"] = pd.Series(pictures, dtype=object)
+        return table
+
+    def predict_embedding(
+        self, embedding: NDArray[np.floating], *, view: str = ""
+    ) -> "pd.DataFrame":
+        """Predict one image from its embedding, as ``predict`` does from its file.
+
+        Args:
+            embedding: Its embedding, (1, D), or tokens, (1, T, D), as ``embed_pixels`` returns it.
+            view: Its view, for a model of frontal or of lateral images; "" if unknown.
+
+        Returns:
+            One row, with the columns of ``predict``.
+
+        Raises:
+            UsageError: The image is not known to be of the model's views.
+        """
+        grouping = group_images(
+            *(np.array([text]) for text in ("image", "", view)), self.units, source="the request"
         )
+        results = [Prediction(Path(), self._outputs(embedding)[0], None)]
+        scores, familiar = self._join_predictions(results, grouping, [view])
+        return self._to_table(grouping.ids.tolist(), scores, familiar, [None])
+
+    @property
+    def rules(self) -> DecisionRules:
+        """What turns its probabilities into decisions."""
+        thresholds = np.where(self.learned, self.thresholds, np.nan)
+        return DecisionRules(thresholds, self.calibration, self.limits)
+
+    def _to_table(
+        self,
+        names: Sequence[str],
+        scores: NDArray[np.float64],
+        familiar: NDArray[np.float64],
+        errors: Sequence[str | None],
+    ) -> "pd.DataFrame":
+        """Return the result of ``predict`` for scores (G, C + K C) and familiarity (G, 2)."""
+        import pandas as pd
+
+        probability, members = np.split(scores, [len(self.labels)], axis=1)
         columns: dict[str, Any] = {self.units.level: names}
-        derived = rules.columns(self.labels, np.where(learned, probability, np.nan))
+        derived = self.rules.columns(self.labels, np.where(self.learned, probability, np.nan))
         for c, (label, of_label) in enumerate(zip(self.labels, derived, strict=True)):
             columns |= of_label
             if self.n_members:
                 of_members = members[:, c :: len(self.labels)]
                 sd = of_members.std(axis=1, ddof=1)
-                columns[f"{label} sd"] = np.where(learned[c], sd, np.nan)
+                columns[f"{label} sd"] = np.where(self.learned[c], sd, np.nan)
         if self.familiarity is not None:
             columns |= dict(zip(COLUMNS, familiar.T, strict=True))
         columns["error"] = pd.Series(errors, dtype=object)
-        if heatmap is not None and isinstance(source, ImageFiles):
-            paths = [source.paths[row] for row in grouping.rows]
-            pictures = self._draw(
-                Path(heatmap), paths, attention, probability, bit_depth or self.bit_depth
-            )
-            columns["heatmap"] = pd.Series(pictures, dtype=object)
         return pd.DataFrame(columns)
 
     def _check_attention(self, argument: str) -> None:
         by_study = self.units.level == STUDY
         check_attention(self.encoder_specs()[0], by_study=by_study, argument=argument)
+
+    def _outputs(self, embedding: NDArray[np.floating]) -> NDArray[np.floating]:
+        """Return what ``_join_predictions`` takes: scores, or embeddings where these are pooled.
+
+        A head on pooled embeddings needs all of a study; others, one image after another.
+        """
+        return embedding if self.units.study_features is not None else self._scores(embedding)
 
     def _with_attention(self, embedding: NDArray[np.floating]) -> NDArray[np.float64]:
         """Return ``_scores`` and the attention of each image, C * T values, side by side."""

@@ -1,14 +1,11 @@
 """Show a table of images in the browser: Apple's Embedding Atlas, served to this machine only."""
 
 import secrets
-import socket
 import webbrowser
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from importlib.util import find_spec
 from io import BytesIO
 from pathlib import Path
-from threading import Thread
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -16,13 +13,13 @@ from numpy.typing import NDArray
 
 from featurecache.errors import ImageError, UsageError
 from featurecache.explore.table import NEIGHBORS, ROW, X, Y
+from featurecache.http_server import LOOPBACK, listen, run_until_interrupted
 from featurecache.images.subprocess_decoder import SubprocessDecoder
 
 if TYPE_CHECKING:
     import pandas as pd
     from PIL.Image import Image
 
-HOST: Final = "127.0.0.1"
 IMAGE: Final = "image"
 """Column with the address of each image."""
 
@@ -36,9 +33,6 @@ _POLICY: Final = (
     "frame-ancestors 'none'"
 )
 """Content-Security-Policy: the page can request nothing from anywhere else."""
-
-_GRACE: Final = 2
-"""Seconds that open requests may take once the explorer is to end."""
 
 
 def require_explorer() -> None:
@@ -78,36 +72,17 @@ def serve(
     Raises:
         UsageError: The port is in use or not allowed.
     """
-    import uvicorn
-
-    try:
-        listener = socket.create_server((HOST, port))
-    except OSError as error:
-        raise UsageError(
-            f"`port` {port} cannot be used ({error.strerror}): give another one, or 0"
-        ) from error
-    with listener:
+    with listen(LOOPBACK, port) as listener:
         secret = secrets.token_urlsafe(16)
-        address = f"http://{HOST}:{listener.getsockname()[1]}/{secret}/"
+        address = f"http://{LOOPBACK}:{listener.getsockname()[1]}/{secret}/"
+
+        def show() -> None:
+            announce(address)
+            if browser:
+                webbrowser.open(address)
+
         application = _application(table, files, secret, address, text, bit_depth)
-        server = uvicorn.Server(
-            uvicorn.Config(
-                application, log_level="error", timeout_graceful_shutdown=_GRACE, lifespan="off"
-            )
-        )
-        # In a thread, because a notebook has an event loop of its own; and so that signals
-        # stay with the caller.
-        thread = Thread(target=server.run, kwargs={"sockets": [listener]})
-        thread.start()
-        try:
-            with suppress(KeyboardInterrupt):  # the way to end it
-                announce(address)
-                if browser:
-                    webbrowser.open(address)
-                thread.join()
-        finally:
-            server.should_exit = True
-            thread.join()
+        run_until_interrupted(application, listener, show)
 
 
 def _application(

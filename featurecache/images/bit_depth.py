@@ -105,6 +105,19 @@ def judge_bit_depth(sample: FileSample, *, timeout: float = IMAGE_TIMEOUT) -> in
     return bit_depth
 
 
+def bit_depth_of(decoder: SubprocessDecoder, content: bytes) -> int | None:
+    """Return the bit depth that ``judge_bit_depth`` finds for one image alone.
+
+    Args:
+        decoder: Reads the image.
+        content: Content of the image file.
+
+    Returns:
+        The bit depth, 8 to 16; None if the file defines the range of its values or cannot be read.
+    """
+    return _bits(decoder, content) if may_lack_range(content[:_HEADER_BYTES]) else None
+
+
 def bit_depth_note(bit_depth: int) -> str:
     """Return the sentence for readers about the bit depth of a set of images."""
     assumption = _assumption(bit_depth)
@@ -118,8 +131,8 @@ def _assumption(bit_depth: int) -> str:
     )
 
 
-def _bits(decoder: SubprocessDecoder, path: Path) -> int | None:
+def _bits(decoder: SubprocessDecoder, source: Path | bytes) -> int | None:
     try:
-        return decoder.used_bits(path)
+        return decoder.used_bits(source)
     except ImageError:
         return None  # reported where the image is used

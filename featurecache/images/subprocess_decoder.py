@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from featurecache.errors import FeaturecacheError, ImageError
+from featurecache.errors import FeaturecacheError, ImageError, ImageTimeoutError
 from featurecache.images.decode import OUT_OF_MEMORY, decode_image, used_bits
 from featurecache.images.limits import MAX_PIXELS
 from featurecache.images.read import read_bytes
@@ -150,7 +150,7 @@ class SubprocessDecoder:
             self._idle.append(worker)
             return arrays
         if name is not None and isinstance(error, ImageError):
-            error = ImageError(f"{name}: {error}")
+            error = type(error)(f"{name}: {error}")
         raise error
 
     def _take_worker(self) -> "_Worker":
@@ -218,7 +218,7 @@ class _Worker:
             self._has_worked = True
             if not (self._connection.poll(timeout + _GRACE) or self._connection.poll(_GRACE)):
                 self.end()
-                raise _WorkerDied(ImageError(timeout_message(timeout)))
+                raise _WorkerDied(ImageTimeoutError(timeout_message(timeout)))
             reply = self._connection.recv_bytes()
             if reply == _DONE:
                 return [_from_bytes(self._connection.recv_bytes()) for _ in range(n_arrays)]
@@ -237,7 +237,7 @@ class _Worker:
         self._connection.close()
         status = self._process.wait()
         if started and status == -signal.SIGALRM:
-            return ImageError(timeout_message(timeout))
+            return ImageTimeoutError(timeout_message(timeout))
         if started and status < 0:
             return ImageError(f"{CRASHED} ({signal.Signals(-status).name})")
         if self._has_worked and not started:

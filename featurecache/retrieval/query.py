@@ -307,7 +307,7 @@ def search(
         if not text_set.aligned:
             raise _no_shared_space(cache.header.model)
         query = l2_normalize(text_set.positive.ensemble, "text")[cache.labels.names.index(label)]
-        images = _nearest_images(cache, query, rows, top, alignment)
+        images = nearest_images(cache, query, rows, top, alignment)
         return SearchResult(f"label {label}", images, direction=query)
     if text is not None:
         if not text.strip():
@@ -320,7 +320,7 @@ def search(
             if not encoder.aligned:
                 raise _no_shared_space(encoder.name)
         query = _embed_text(encoder, text)[0]
-        images = _nearest_images(cache, query, rows, top, alignment)
+        images = nearest_images(cache, query, rows, top, alignment)
         return SearchResult(f"text {text!r}", images, direction=query)
     assert image is not None
     name = os.fspath(image) if isinstance(image, str | os.PathLike) else "given"
@@ -346,7 +346,7 @@ def search(
     if len(rows) == 0:
         raise CacheError(f"{cache.path} has no other image to search")
     # Images are compared without the alignment, which serves the label similarities only.
-    images = _nearest_images(cache, l2_normalize(embedding, "image")[0], rows, top)
+    images = nearest_images(cache, l2_normalize(embedding, "image")[0], rows, top)
     cosines = _label_cosines(cache, embedding, prompts, alignment)
     return SearchResult(
         f"image {name}", images, tuple(from_utf8(cache.images.id[copies]).tolist()), cosines
@@ -435,13 +435,22 @@ def _prompt_set(
     return align_texts(alignment, cache, prompts)[0]
 
 
-def _nearest_images(
+def nearest_images(
     cache: Cache,
     query: Embeddings,
     rows: NDArray[np.intp],
     top: int,
     alignment: Alignment | None = None,
 ) -> "pd.DataFrame":
+    """Return the nearest images as ``retrieve`` does.
+
+    Args:
+        cache: The cache.
+        query: Direction to compare images with, (D,), of unit length.
+        rows: Rows of the images to search, (M,).
+        top: Number of images to return.
+        alignment: Alignment that is applied to images; None for none.
+    """
     import pandas as pd
 
     if alignment is not None:

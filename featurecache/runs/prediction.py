@@ -194,18 +194,32 @@ def _classify_batch(
     if not pixels:
         return
     batches = [np.stack(arrays) for arrays in zip(*pixels.values(), strict=True)]
-    # Rounded as a cache stores it, so that a cached image gets the same prediction; what a cache
-    # would refuse is refused here.
+    embedding, usable = embed_pixels(encoders, batches)
+    probabilities = iter(classify(embedding) if usable.any() else ())
+    for path, is_usable in zip(pixels, usable, strict=True):
+        if is_usable:
+            yield Prediction(path, next(probabilities), None)
+        else:
+            yield Prediction(path, None, f"{names[path]}: {NON_FINITE_EMBEDDING}")
+
+
+def embed_pixels(
+    encoders: Sequence[Encoder], batches: Sequence[NDArray[np.float32]]
+) -> tuple[NDArray[np.float16], NDArray[np.bool_]]:
+    """Embed images as a cache stores them, so that a cached image gets the same prediction.
+
+    Args:
+        encoders: One encoder, or several whose embeddings are concatenated as in a ``ConcatCache``.
+        batches: For each encoder the preprocessed pixels of N images, (N, 3, H, W).
+
+    Returns:
+        Embeddings of the M images that a cache would not refuse, (M, D) or (M, T, D), and which
+        these are, (N,).
+    """
     checked = [
         to_float16_checked(encoder.embed_pixels(batch))
         for encoder, batch in zip(encoders, batches, strict=True)
     ]
     usable = np.logical_and.reduce([is_usable for _, is_usable in checked])
     embeddings = [embedding[usable] for embedding, _ in checked]
-    joined = embeddings[0] if len(embeddings) == 1 else concat_embeddings(embeddings)
-    probabilities = iter(classify(joined) if usable.any() else ())
-    for path, is_usable in zip(pixels, usable, strict=True):
-        if is_usable:
-            yield Prediction(path, next(probabilities), None)
-        else:
-            yield Prediction(path, None, f"{names[path]}: {NON_FINITE_EMBEDDING}")
+    return embeddings[0] if len(embeddings) == 1 else concat_embeddings(embeddings), usable

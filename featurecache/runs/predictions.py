@@ -4,6 +4,7 @@ from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import repeat
+from math import isnan, nan
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 
 from featurecache.io.csv import read_rows, write_rows
 from featurecache.metrics.conformal import ANSWERS, ConformalLimits
+from featurecache.metrics.familiarity import COLUMNS
 from featurecache.metrics.platt_scaling import PlattScaling, log_odds
 from featurecache.runs.folder import errors_as_damage, run_file
 
@@ -160,6 +162,58 @@ class DecisionRules:
                 f"{label} calibrated": calibrated[:, c],
                 f"{label} answer": [answer or None for answer in answers[:, c].tolist()],
             }
+
+
+def prediction_document(
+    row: "pd.Series[Any]", label_names: Sequence[str], rules: DecisionRules
+) -> dict[str, Any]:
+    """Return what is predicted for one image, or study, as a JSON value.
+
+    Args:
+        row: Row of a table that ``TrainedModel.predict`` returned.
+        label_names: The C label names.
+        rules: What decided the labels.
+    """
+    import pandas as pd
+
+    readable = row["error"] is None
+
+    def numbers(column: str) -> dict[str, float | None]:
+        return {label: _none_if_nan(row[f"{label} {column}"]) for label in label_names}
+
+    thresholds = dict(zip(label_names, map(_none_if_nan, rules.thresholds), strict=True))
+    decisions = {label: row[f"{label} positive"] for label in label_names}
+    percentiles = {name.removeprefix("familiarity "): row.get(name, nan) for name in COLUMNS}
+    return {
+        "probabilities": numbers("probability") if readable else None,
+        "thresholds": thresholds,
+        "positive": {
+            label: None if pd.isna(value) else bool(value) for label, value in decisions.items()
+        }
+        if readable
+        else None,
+        "calibrated": numbers("calibrated"),
+        "uncalibrated": reasons_by_label(label_names, rules.platt),
+        "sd": numbers("sd") if f"{label_names[0]} sd" in row else None,
+        "answers": {label: row[f"{label} answer"] for label in label_names},
+        "unanswered": reasons_by_label(label_names, rules.limits),
+        "familiarity": None if any(map(isnan, percentiles.values())) else percentiles,
+        "not_learned": [label for label, value in thresholds.items() if value is None],
+    }
+
+
+def reasons_by_label(
+    label_names: Sequence[str], rule: PlattScaling | ConformalLimits | None
+) -> dict[str, str]:
+    """Return why labels have no calibrated probability, or no answer."""
+    if rule is None:
+        return {}
+    reasons = zip(label_names, rule.reasons, strict=True)
+    return {label: reason for label, reason in reasons if reason is not None}
+
+
+def _none_if_nan(value: float) -> float | None:
+    return None if isnan(value) else float(value)
 
 
 def write_predictions(folder: Path, predictions: Predictions, rules: DecisionRules) -> None:

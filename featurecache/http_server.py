@@ -1,0 +1,76 @@
+"""Serve an ASGI application until interrupted."""
+
+import ipaddress
+import socket
+from collections.abc import Callable
+from contextlib import suppress
+from threading import Thread
+from typing import Any, Final
+
+from featurecache.errors import UsageError
+
+LOOPBACK: Final = "127.0.0.1"
+
+_GRACE: Final = 2
+"""Seconds that open requests may take once the server is to end."""
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether only this machine can reach a server that listens on this host."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Return a socket that listens.
+
+    Args:
+        host: Address, or name of this machine.
+        port: Port; 0 for any that is free.
+
+    Raises:
+        UsageError: The port is in use or not allowed, or this machine has no such address.
+    """
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        return socket.create_server(address[:2], family=family)
+    except OSError as error:
+        raise UsageError(
+            f"`port` {port} of {host} cannot be used ({error.strerror}): give another one, or 0"
+        ) from error
+
+
+def run_until_interrupted(
+    application: Any, listener: socket.socket, announce: Callable[[], None]
+) -> None:
+    """Serve an ASGI application until ``KeyboardInterrupt``.
+
+    Args:
+        application: The application.
+        listener: Where it listens.
+        announce: Called once requests are accepted.
+    """
+    import uvicorn
+
+    server = uvicorn.Server(
+        uvicorn.Config(
+            application,
+            log_level="error",
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=_GRACE,
+        )
+    )
+    # In a thread, because a notebook has an event loop of its own; and so that signals stay with
+    # the caller.
+    thread = Thread(target=server.run, kwargs={"sockets": [listener]})
+    thread.start()
+    try:
+        with suppress(KeyboardInterrupt):  # the way to end it
+            announce()
+            thread.join()
+    finally:
+        server.should_exit = True
+        thread.join()
