@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from featurecache.runs.run import Run, load_run
     from featurecache.sharing.pull import pull_cache, pull_run
     from featurecache.sharing.push import push_cache, push_run
+    from featurecache.serve.serve import prediction_app, serve
     from featurecache.sklearn import HeadClassifier
     from featurecache.store.cache import Cache
     from featurecache.store.open import open_cache
@@ -85,6 +86,7 @@ _MODULES = {
     "load_run": "runs.run",
     "open_cache": "store.open",
     "plan_study": "study.run",
+    "prediction_app": "serve.serve",
     "pull_cache": "sharing.pull",
     "pull_run": "sharing.pull",
     "push_cache": "sharing.push",
@@ -95,6 +97,7 @@ _MODULES = {
     "report": "report.report",
     "retrieve": "retrieval.query",
     "run_study": "study.run",
+    "serve": "serve.serve",
     "suggest": "retrieval.suggest",
     "table": "evaluation.table",
     "train_head": "heads.train",
@@ -135,6 +138,7 @@ __all__ = [
     "load_run",
     "open_cache",
     "plan_study",
+    "prediction_app",
     "pull_cache",
     "pull_run",
     "push_cache",
@@ -145,6 +149,7 @@ __all__ = [
     "report",
     "retrieve",
     "run_study",
+    "serve",
     "suggest",
     "table",
     "train_head",

@@ -29,6 +29,7 @@ EXTRAS: Final = {
     "openvino": ("openvino", "faster encoders on a CPU"),
     "open-clip": ("open_clip_torch", "the model biomedclip"),
     "ray": ("ray", "extraction on several machines"),
+    "serve": ("fastapi", "predictions over HTTP"),
     "tensorboard": ("tensorboard", "logging to TensorBoard"),
     "timm": ("timm", "networks of timm, such as the model eva-x-base"),
     "wandb": ("wandb", "logging to Weights & Biases"),

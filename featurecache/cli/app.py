@@ -28,6 +28,7 @@ from featurecache.cli import (
     report,
     retrieve,
     runs,
+    serve,
     study,
     suggest,
     table,
@@ -130,6 +131,7 @@ COMMANDS: Mapping[str, Mapping[str, Callable[..., None]]] = {
         "predict": predict.predict,
         "retrieve": retrieve.retrieve,
         "explore": explore.explore,
+        "serve": serve.serve,
         "report": report.report,
     },
 }

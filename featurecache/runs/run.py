@@ -266,7 +266,7 @@ class Run:
         """
         self._require_training()
         found = find_images(images, self.units)  # before the model, and torch, are loaded
-        return self._require_model().predict(
+        return self.require_model().predict(
             found,
             models=models,
             weights=weights,
@@ -326,7 +326,7 @@ class Run:
             RunError: The cache was made with another encoder.
         """
         name = str(self.path or self.default_name)
-        model = self._require_model()
+        model = self.require_model()
         units = {} if isinstance(cache, Cache) else asdict(self.units)
         opened = open_cache(cache, **units)
         require_same_policy(
@@ -362,7 +362,12 @@ class Run:
                 "a trained head or a fine-tuned encoder"
             )
 
-    def _require_model(self) -> Model:
+    def require_model(self) -> Model:
+        """Return the trained model.
+
+        Raises:
+            UsageError: The run trained none.
+        """
         self._require_training()
         return cast("Model", self.model)
 

@@ -1,0 +1,100 @@
+"""``serve``: predict images that arrive over HTTP."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from featurecache.cli.config_options import takes_settings
+from featurecache.cli.options import BitDepth, Device
+from featurecache.cli.output import Json, print_json, print_result, print_status
+from featurecache.serve.limits import Limits
+
+
+@takes_settings(Limits, panel="Limits")
+def serve(
+    *,
+    runs: Annotated[
+        list[Path], typer.Argument(help="Run folders of train-head or finetune.", metavar="RUN...")
+    ],
+    cache: Annotated[
+        Path | None,
+        typer.Option(
+            help="Cache of the encoder of a run; answers have its nearest images. Default: none.",
+            metavar="FILE",
+        ),
+    ] = None,
+    host: Annotated[
+        str,
+        typer.Option(
+            help="Address to listen on. Others than this machine's loopback need --token-file."
+        ),
+    ] = "127.0.0.1",
+    port: Annotated[
+        int, typer.Option(help="Port to listen on; 0 for any that is free.", min=0, max=65535)
+    ] = 8000,
+    token_file: Annotated[
+        Path | None,
+        typer.Option(
+            help="File with a token that clients have to send, as Authorization: Bearer TOKEN.",
+            metavar="FILE",
+        ),
+    ] = None,
+    share_ids: Annotated[
+        bool,
+        typer.Option(
+            "--share-ids",
+            help="Tell the ids of nearest images, unless pseudonymized, to clients with the token.",
+        ),
+    ] = False,
+    model: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Name or folder of the encoder, if the one recorded in the runs cannot be found; "
+            "repeat for runs on several encoders, in their order."
+        ),
+    ] = None,
+    weights: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="Local checkpoint of the encoder; repeat for runs on several encoders, in their "
+            "order.",
+            metavar="PATH",
+        ),
+    ] = None,
+    device: Device = "auto",
+    bit_depth: BitDepth = None,
+    settings: dict[str, Any],
+    json: Json = False,
+) -> None:
+    """Serve predictions over HTTP, until Ctrl-C; for research, not a medical device.
+
+    POST an image file, DICOM included, to /predict to get probabilities, answers, familiarity and
+    nearest cached images as JSON. GET / says what is served, /health whether the server runs, and
+    /metrics is for Prometheus. Nothing of an image is stored or logged.
+
+    Example: featurecache serve runs/kermany-dinov2-minilm-baseline
+    """
+    import featurecache as fc
+
+    def announce(address: str) -> None:
+        if json:
+            print_json({"address": address})
+        else:
+            print_result(address)
+        print_status("Ctrl-C ends the server")
+
+    fc.serve(
+        runs,
+        cache=cache,
+        host=host,
+        port=port,
+        token_file=token_file,
+        share_ids=share_ids,
+        models=model,
+        weights=weights,
+        device=device,
+        bit_depth=bit_depth,
+        announce=announce,
+        **settings,
+    )

@@ -1,0 +1,1 @@
+"""Predict images that arrive over HTTP, with trained models."""
