@@ -4,7 +4,7 @@ import ipaddress
 import socket
 from collections.abc import Callable
 from contextlib import suppress
-from threading import Thread
+from threading import Event, Thread
 from typing import Any, Final
 
 from featurecache.errors import UsageError
@@ -65,12 +65,21 @@ def run_until_interrupted(
     )
     # In a thread, because a notebook has an event loop of its own; and so that signals stay with
     # the caller.
-    thread = Thread(target=server.run, kwargs={"sockets": [listener]})
+    ended = Event()
+
+    def run() -> None:
+        try:
+            server.run(sockets=[listener])
+        finally:
+            ended.set()
+
+    thread = Thread(target=run)
     thread.start()
     try:
         with suppress(KeyboardInterrupt):  # the way to end it
             announce()
-            thread.join()
+            # Python 3.11 takes a thread for ended if waiting for it is interrupted.
+            ended.wait()
     finally:
         server.should_exit = True
         thread.join()

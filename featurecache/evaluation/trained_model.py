@@ -38,13 +38,7 @@ from featurecache.runs.prediction import (
 from featurecache.runs.predictions import DecisionRules
 from featurecache.runs.run import Run
 from featurecache.store.cache import Cache
-from featurecache.store.grouped import (
-    GroupedCache,
-    Grouping,
-    group_images,
-    join_scores,
-    pool_embeddings,
-)
+from featurecache.store.grouped import GroupedCache, Grouping, join_scores, pool_embeddings
 from featurecache.store.open import CacheLike, open_cache
 from featurecache.units import BOTH_SIDES, STUDY, Units, require_same_units
 from featurecache.wording import count_noun
@@ -263,9 +257,8 @@ class TrainedModel(ABC):
         Raises:
             UsageError: The image is not known to be of the model's views.
         """
-        grouping = group_images(
-            *(np.array([text]) for text in ("image", "", view)), self.units, source="the request"
-        )
+        image = ImageFiles(["image"], [Path()], views=[view])
+        grouping = image.group(self.units)
         results = [Prediction(Path(), self._outputs(embedding)[0], None)]
         scores, familiar = self._join_predictions(results, grouping, [view])
         return self._to_table(grouping.ids.tolist(), scores, familiar, [None])

@@ -122,7 +122,7 @@ def build_application(service: PredictionService, *, token: str | None, limits: 
                 raise _too_large(limits)
         if not content:
             raise HTTPException(422, "the body is empty: send the content of one image file")
-        if not looks_like_image(content[:SNIFFED_BYTES]):
+        if not looks_like_image(bytes(content[:SNIFFED_BYTES])):
             raise HTTPException(415, "the body is not an image of a known format, nor DICOM")
         return bytes(content)
 

@@ -46,6 +46,7 @@ TESTED_ELSEWHERE = {
     "runs push": "tests/sharing/test_sharing.py",
     "runs pull": "tests/sharing/test_sharing.py",
     "explore": "tests/explore/test_explore.py",  # without the extra that the command needs
+    "serve": "tests/serve/test_serve.py",  # does not end
     "study": "tests/study/test_study.py",  # needs a study file
     "suggest": "tests/cli/test_suggest_command.py",  # needs images without labels
     "models convert": "tests/encoders/test_convert.py",  # needs a file and the extra timm
