@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from functools import partial
+from importlib.metadata import version
 from typing import Annotated, Any, Final, Literal
 
 from fastapi import FastAPI, HTTPException, Query, Request
@@ -17,7 +18,6 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import BaseModel
 from starlette.requests import ClientDisconnect
 
-from featurecache import __version__
 from featurecache.errors import ImageError, ImageTimeoutError, UsageError
 from featurecache.images.formats import SNIFFED_BYTES, looks_like_image
 from featurecache.serve.limits import Limits
@@ -83,7 +83,11 @@ def build_application(service: PredictionService, *, token: str | None, limits: 
     """
     # No documentation pages: they load scripts from the network.
     app = FastAPI(
-        title="featurecache", description=NOTICE, version=__version__, docs_url=None, redoc_url=None
+        title="featurecache",
+        description=NOTICE,
+        version=version("featurecache"),
+        docs_url=None,
+        redoc_url=None,
     )
     metrics = _Metrics()
     decoders = ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="decode")
