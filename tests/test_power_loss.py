@@ -342,6 +342,7 @@ EXCEPTIONS = {
     "featurecache/finetune/training.py: _train_epoch": "TrainingState.save is atomic",
     "featurecache/importing/import_cache.py: _store": "writes a scratch file",
     "featurecache/runs/folder.py": "writes into the folder of new_run",
+    "featurecache/serve/service.py: _sample_image": "writes to memory",
     "featurecache/sharing/pseudonyms.py: sharing_key": "links a synced file, never replaces",
     "featurecache/sharing/shared_run.py: write_shared_run": "writes into a scratch folder",
     "featurecache/store/hdf5.py: sealed_file": "writes a file of its callers",

@@ -105,6 +105,13 @@ def prediction_app(
 ) -> "FastAPI":
     """Return the ASGI application that ``serve`` runs, for another server, or for tests.
 
+    Example:
+        >>> import featurecache as fc
+        >>> run = fc.train_head("cache/phantom/tiny.h5", "linear", controls=False)
+        >>> app = fc.prediction_app(run, cache="cache/phantom/tiny.h5")
+        >>> app.title
+        'featurecache'
+
     Args:
         runs: Runs that trained a model, or their folders. Each model is loaded once.
         cache: Cache of the encoder of one of the runs, or its path: answers have the nearest of its
