@@ -42,9 +42,9 @@ if TYPE_CHECKING:
     from featurecache.retrieval.query import retrieve
     from featurecache.retrieval.suggest import suggest
     from featurecache.runs.run import Run, load_run
+    from featurecache.serve.serve import prediction_app, serve
     from featurecache.sharing.pull import pull_cache, pull_run
     from featurecache.sharing.push import push_cache, push_run
-    from featurecache.serve.serve import prediction_app, serve
     from featurecache.sklearn import HeadClassifier
     from featurecache.store.cache import Cache
     from featurecache.store.open import open_cache
