@@ -15,16 +15,21 @@ import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from resource import getpagesize
 
 import httpx2
 import numpy as np
-import psutil
 
 
-def memory(process: psutil.Process) -> str:
+def memory(process: int) -> str:
     """Return the resident memory of a process, and that of its children, in MB."""
-    own, *children = (p.memory_info().rss / 1e6 for p in (process, *process.children()))
-    return f"{own:.0f} MB, and {sum(children):.0f} MB in {len(children)} decoders"
+    children = Path(f"/proc/{process}/task").glob("*/children")
+    decoders = [child for path in children for child in path.read_text().split()]
+    own, *others = (
+        int(Path(f"/proc/{number}/statm").read_text().split()[1]) * getpagesize() / 1e6
+        for number in (process, *decoders)
+    )
+    return f"{own:.0f} MB, and {sum(others):.0f} MB in {len(others)} decoders"
 
 
 def main() -> None:
@@ -40,7 +45,6 @@ def main() -> None:
     with subprocess.Popen([*command, "--port", "0"], stdout=subprocess.PIPE) as server:
         assert server.stdout is not None
         address = server.stdout.readline().decode().strip()
-        process = psutil.Process(server.pid)
 
         def send(client: httpx2.Client) -> tuple[int, float]:
             start = time.perf_counter()
@@ -51,10 +55,10 @@ def main() -> None:
         with httpx2.Client(timeout=60) as client, ThreadPoolExecutor(arguments.at_once) as pool:
             start = time.perf_counter()
             results = list(pool.map(send, [client] * n_first))
-            print(f"after {n_first} requests: {memory(process)}")
+            print(f"after {n_first} requests: {memory(server.pid)}")
             results += pool.map(send, [client] * (arguments.requests - n_first))
             seconds = time.perf_counter() - start
-        print(f"after {arguments.requests} requests: {memory(process)}")
+        print(f"after {arguments.requests} requests: {memory(server.pid)}")
         server.terminate()
     print(f"status: {dict(Counter(status for status, _ in results))}")
     median, high = 1000 * np.percentile([taken for _, taken in results], [50, 95])
