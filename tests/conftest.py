@@ -3,7 +3,7 @@
 import os
 import runpy
 from collections.abc import Callable, Iterator
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -88,8 +88,10 @@ def quick() -> Iterator[None]:
 
     Draw phantoms in half the usual size and a third of the usual number, and in a report only the
     plots of its first labels; search the penalty of a control, half the time of a run, among fewer
-    fits; do not measure executions for seconds.
+    fits; do not measure executions for seconds; and build the commands once, not at each call.
     """
+    from typer.main import get_command
+
     from featurecache.datasets.phantom import folder
     from featurecache.evaluation import simple_predictors
     from featurecache.extraction import probe
@@ -108,6 +110,7 @@ def quick() -> Iterator[None]:
         patch.setattr(simple_predictors, "N_FOLDS", 2)
         patch.setattr(probe, "MIN_SECONDS", 0.01)
         patch.setattr(label_sections, "_label_plots", first_label_plots)
+        patch.setattr("typer.testing._get_command", cache(get_command))
         yield
 
 
