@@ -190,7 +190,7 @@ def test_cache_import(workspace):
     outcome = workspace.run("cache", "import", "vectors.npy", "--model", "n")
     assert outcome.code == 2
     assert "looks like patients: give --patient-column" in " ".join(outcome.stderr.split())
-    with pytest.raises(fc.errors.UsageError, match="was imported, so it is not known which file"):
+    with pytest.raises(fc.errors.UsageError, match="does not know the files of its images"):
         fc.audit(by_python, workspace.data, n_bootstrap=0)
 
 
