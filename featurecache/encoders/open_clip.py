@@ -1,6 +1,6 @@
 """Encoders that the open_clip library runs, such as BiomedCLIP."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import cached_property
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
@@ -10,11 +10,15 @@ from featurecache.encoders.checkpoint_encoder import CheckpointEncoder
 from featurecache.encoders.encoder import Array, Encoder
 from featurecache.encoders.geometry import Geometry
 from featurecache.encoders.preprocessing import check_resize
+from featurecache.encoders.timm_tokens import TimmTokens
+from featurecache.encoders.vision import VisionLayout, VisionOutput, recorded
 from featurecache.errors import CheckpointError, UsageError
 from featurecache.features import Features
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
+    from numpy.typing import NDArray
     from PIL.Image import Image
 
 EXTRA = "open-clip"
@@ -93,11 +97,97 @@ class OpenClipEncoder(CheckpointEncoder):
         """None: torchvision's transform would load torch in the subprocess."""
         return None
 
+    @cached_property
+    def _skeleton(self) -> Any:
+        """The image network on the device "meta"; None if it cannot be built without values."""
+        import torch
+        from open_clip import CLIP, CLIPTextCfg, CLIPVisionCfg
+
+        settings = {**self._config["model_cfg"]["vision_cfg"], "timm_model_pretrained": False}
+        any_text = CLIPTextCfg(vocab_size=1, width=1, heads=1, layers=1)
+        try:
+            with torch.device("meta"):
+                return CLIP(self.dim, CLIPVisionCfg(**settings), any_text).visual.eval()
+        except (NotImplementedError, RuntimeError):
+            return None
+
+    @cached_property
+    def _timm_tokens(self) -> TimmTokens | None:
+        """How to get tokens of an image network of timm; None for another one."""
+        trunk = getattr(self._skeleton, "trunk", None)
+        return None if trunk is None else TimmTokens(trunk, (3, *self._pixels_shape))
+
+    @cached_property
+    def _vision_layout(self) -> VisionLayout | None:
+        from open_clip.transformer import VisionTransformer
+
+        network = self._skeleton
+        if self._timm_tokens is not None:
+            trunk, head = network.trunk, network.head
+            # Its pooling may be the projection, in the trunk or in the head.
+            projects = (len(head) or trunk.num_classes) and not hasattr(head, "pool")
+            width = getattr(trunk, "head_hidden_size", trunk.num_features)
+            return self._timm_tokens.layout(pooled=width if projects else None, projected=self.dim)
+        if not isinstance(network, VisionTransformer):
+            return None
+        if network.attn_pool is not None or network.pool_type == "none":
+            return None  # its last norm is not one of tokens
+        blocks, width = network.transformer.resblocks, network.transformer.width
+        return VisionLayout(
+            widths=(width,) * len(blocks),
+            grid=network.grid_size,
+            class_token=True,
+            pooled=width,
+            projected=self.dim,
+        )
+
     def _image_features(
         self, network: Any, pixels: "torch.Tensor", features: Sequence[Features] = ()
     ) -> "torch.Tensor":
-        embedding: torch.Tensor = network.encode_image(pixels)
-        return embedding
+        if self._vision_layout is None:
+            embedding: torch.Tensor = network.encode_image(pixels)
+            return embedding
+        return super()._image_features(network, pixels, features)
+
+    def _vision_output(
+        self, network: Any, pixels: "torch.Tensor", layers: Collection[int]
+    ) -> VisionOutput:
+        tower = network.visual
+        if self._timm_tokens is not None:
+            assert self._vision_layout is not None
+            tokens, last = self._timm_tokens.compute(tower.trunk, pixels, layers)
+            pooled = None
+            if self._vision_layout.pooled:
+                pooled = tower.trunk.forward_head(last, pre_logits=True).flatten(1)
+            return VisionOutput(tokens, pooled, tower.head(tower.trunk.forward_head(last)))
+        with recorded(tower.transformer.resblocks, {*layers, -1}) as outputs:
+            projected = network.encode_image(pixels)
+        tokens = {layer: tower.ln_post(one) for layer, one in outputs.items()}
+        if tower.pool_type == "tok":
+            pooled = tokens[-1][:, 0]
+        elif tower.final_ln_after_pool:
+            pooled = tower.ln_post(outputs[-1][:, 1:].mean(dim=1))
+        else:
+            pooled = tokens[-1][:, 1:].mean(dim=1)
+        return VisionOutput(tokens, pooled, projected)
+
+    def project_tokens(self, tokens: "NDArray[np.floating]") -> Array:
+        """See ``Encoder.project_tokens``."""
+        pooling = getattr(getattr(self._skeleton, "trunk", None), "global_pool", None)
+        is_projected = self._timm_tokens is None or pooling in ("token", "avg")
+        if self._vision_layout is None or not is_projected:
+            raise UsageError(
+                f"{self.name} cannot project patches one by one: use a model such as clip"
+            )
+        return super().project_tokens(tokens)
+
+    def _project_tokens(self, network: Any, tokens: "torch.Tensor") -> "torch.Tensor":
+        tower = network.visual
+        if self._timm_tokens is None:
+            projected: torch.Tensor = tokens @ tower.proj
+        else:
+            projected = tower.head(tower.trunk.get_classifier()(tokens))
+        return projected
 
     def _batch_text_features(self, network: Any, texts: list[str]) -> "torch.Tensor":
         # open_clip pads every text to the context length.

@@ -11,7 +11,8 @@ from featurecache.encoders.checkpoint_encoder import CheckpointEncoder
 from featurecache.encoders.encoder import Array, Encoder
 from featurecache.encoders.geometry import Geometry
 from featurecache.encoders.preprocessing import Preprocessing, check_resize, timm_preprocessing
-from featurecache.encoders.vision import VisionLayout, VisionOutput, map_tokens, recorded
+from featurecache.encoders.timm_tokens import TimmTokens
+from featurecache.encoders.vision import VisionLayout, VisionOutput
 from featurecache.errors import CheckpointError, UsageError
 from featurecache.features import Features
 
@@ -154,50 +155,11 @@ class TimmEncoder(CheckpointEncoder):
 
     @cached_property
     def _vision_layout(self) -> VisionLayout | None:
-        """What the network computes, as a forward pass without values shows."""
-        import torch
+        return self._tokens.layout(pooled=self.dim)
 
-        height, width = self._pixels_shape
-        pixels = torch.empty(1, 3, height, width, device="meta")
-        layers = range(-len(self._layers(self._skeleton)), -1)
-        try:
-            output = self._vision_output(self._skeleton, pixels, layers)
-        except (NotImplementedError, RuntimeError, TypeError):  # it needs values, or has no tokens
-            return None
-        last = output.layers[-1]
-        grid = self._grid(self._skeleton.forward_features(self._channels(pixels)))
-        if last.shape[1] != grid[0] * grid[1] + self._class_token:
-            return None
-        widths = [last.shape[2]]
-        for layer in reversed(layers):
-            tokens = output.layers[layer]
-            if self._class_token and tokens.shape[1] != last.shape[1]:
-                break  # these have no class token yet
-            widths.insert(0, tokens.shape[2])
-        return VisionLayout(
-            widths=tuple(widths), grid=grid, class_token=self._class_token, pooled=self.dim
-        )
-
-    def _grid(self, output: "torch.Tensor") -> tuple[int, int]:
-        if output.ndim == 4:
-            rows, columns = output.shape[1:3] if self._is_channels_last else output.shape[2:4]
-        else:
-            reduction = self._skeleton.feature_info[-1]["reduction"]
-            rows, columns = (side // reduction for side in self._pixels_shape)
-        return rows, columns
-
-    @property
-    def _is_channels_last(self) -> bool:
-        return getattr(self._skeleton, "output_fmt", None) == "NHWC"
-
-    @property
-    def _class_token(self) -> bool:
-        return getattr(self._skeleton, "cls_token", None) is not None
-
-    def _layers(self, network: Any) -> list[Any]:
-        """The blocks of a transformer, or the stages of another network."""
-        infos = getattr(network, "feature_info", ())
-        return [network.get_submodule(info["module"]) for info in infos]
+    @cached_property
+    def _tokens(self) -> TimmTokens:
+        return TimmTokens(self._skeleton, (self._n_channels, *self._pixels_shape))
 
     def _image_features(
         self, network: Any, pixels: "torch.Tensor", features: Sequence[Features] = ()
@@ -209,23 +171,8 @@ class TimmEncoder(CheckpointEncoder):
     def _vision_output(
         self, network: Any, pixels: "torch.Tensor", layers: Collection[int]
     ) -> VisionOutput:
-        with recorded(self._layers(network), set(layers) - {-1}) as outputs:
-            last = network.forward_features(self._channels(pixels))
-        norm, is_applied = self._token_norm(network)
-        tokens = {-1: self._tokens(last if is_applied or last.ndim == 4 else norm(last))}
-        for layer, one in outputs.items():  # The norm fits no width but that of the last layer.
-            tokens[layer] = self._tokens(norm(one) if one.ndim == 3 else one)
+        tokens, last = self._tokens.compute(network, self._channels(pixels), layers)
         return VisionOutput(tokens, self._pooled(network, last))
-
-    def _token_norm(self, network: Any) -> tuple[Any, bool]:
-        """Return the last layer norm, and whether ``forward_features`` applies it.
-
-        Some transformers average their tokens first: then it is ``fc_norm``.
-        """
-        norm, fc_norm = (getattr(network, name, None) for name in ("norm", "fc_norm"))
-        if type(norm).__name__ == "Identity" and fc_norm is not None:
-            return fc_norm, False
-        return norm, True
 
     def _channels(self, pixels: "torch.Tensor") -> "torch.Tensor":
         # All three have the same gray values if the network sees one.
@@ -234,19 +181,6 @@ class TimmEncoder(CheckpointEncoder):
     def _pooled(self, network: Any, features: "torch.Tensor") -> "torch.Tensor":
         pooled: torch.Tensor = network.forward_head(features, pre_logits=True)
         return pooled.flatten(1)
-
-    def _tokens(self, output: "torch.Tensor") -> "torch.Tensor":
-        """Return the output of a layer as tokens: the class token, then the patches."""
-        import torch
-
-        if output.ndim == 4:
-            return output.flatten(1, 2) if self._is_channels_last else map_tokens(output)
-        n_prefix = getattr(self._skeleton, "num_prefix_tokens", None)
-        if n_prefix is None:
-            raise NotImplementedError  # in which order the patches come is not known
-        if not self._class_token:
-            return output[:, n_prefix:]
-        return torch.cat([output[:, :1], output[:, n_prefix:]], dim=1)
 
     def _load_network(self) -> Any:
         self._checkpoint.require_weights()
