@@ -10,12 +10,14 @@ BIN = $(VENV)/bin
 install: $(VENV)/installed
 
 # The environment, with the exact versions of constraints.txt. pip would compile on one core; files
-# for other Pythons, which packages hold too, cannot be compiled. timm comes without torchvision,
-# which has no build for a torch without CUDA: tests have placeholders for what timm names of it.
+# for other Pythons, which packages hold too, cannot be compiled. timm and open_clip come without
+# torchvision, which has no build for a torch without CUDA: tests have placeholders for what they
+# name of it.
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --no-compile --constraint constraints.txt --editable '.[dev]'
-	$(BIN)/pip install --quiet --no-compile --constraint constraints.txt --no-deps timm
+	$(BIN)/pip install --quiet --no-compile --constraint constraints.txt --no-deps timm \
+		open_clip_torch ftfy
 	$(BIN)/python -m compileall -qq -j 0 $(VENV)/lib || true
 	touch $@
 

@@ -1,6 +1,6 @@
-"""timm where torchvision is missing: it has no build for every torch, and timm needs only names.
+"""timm and open_clip where torchvision is missing, which has no build for every torch.
 
-What timm takes from torchvision are transforms and data sets, which featurecache does not call.
+They need only names of it: of transforms, of data sets, and of layers that are not built.
 """
 
 import enum
@@ -72,3 +72,14 @@ def import_timm() -> ModuleType:
     if find_spec("timm") is None:
         pytest.skip("the extra timm is not installed", allow_module_level=True)
     return with_placeholders("timm")
+
+
+def import_open_clip() -> ModuleType:
+    """Import open_clip; skip the tests without it."""
+    if find_spec("open_clip") is None:
+        pytest.skip("the extra open-clip is not installed", allow_module_level=True)
+    import_timm()
+    # transformers looks for torchvision itself, and must not find the placeholders.
+    from transformers import AutoModel  # noqa: F401
+
+    return with_placeholders("open_clip")

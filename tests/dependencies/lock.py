@@ -16,9 +16,11 @@ PIN = re.compile(r"([A-Za-z0-9._-]+)==([0-9][A-Za-z0-9.]*)")
 
 ELSEWHERE = {
     "editables": "hatchling builds the editable package with it",
+    "ftfy": "open_clip needs it",
     "hatchling": "builds the package",
     "ml-dtypes": "onnx needs it",
     "onnx": ".ci/run fetches models with it",
+    "open-clip-torch": "make install adds it as it adds timm",
     "timm": "make install adds it without torchvision, of which torch has no build for CPUs",
     "tomlkit": "hatchling needs it",
     "trove-classifiers": "hatchling needs it",
