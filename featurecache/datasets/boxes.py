@@ -206,7 +206,8 @@ def check_boxes(boxes: "pd.DataFrame", *, source: str, notes: list[str]) -> "pd.
         notes: List that is extended: how many boxes were cut.
 
     Raises:
-        DatasetError: Numbers are no box, or a box lies outside of its image; the first is named.
+        DatasetError: Numbers are no box, or a box is smaller than a pixel or lies outside of its
+            image; the first is named.
     """
     import pandas as pd
 
@@ -215,7 +216,8 @@ def check_boxes(boxes: "pd.DataFrame", *, source: str, notes: list[str]) -> "pd.
     shorter, longer = numbers[[*_SIZE]].min(axis=1), numbers[[*_SIZE]].max(axis=1)
     is_image = (shorter >= MIN_SIDE) & (longer <= MAX_ASPECT * shorter)
     is_image &= shorter * longer <= MAX_PIXELS
-    is_image |= (numbers[[*_SIZE]] == WHOLE).all(axis=1) | boxes[[*_SIZE]].isna().all(axis=1)
+    in_shares = (numbers[[*_SIZE]] == WHOLE).all(axis=1)
+    is_image |= in_shares | boxes[[*_SIZE]].isna().all(axis=1)
     is_box = np.isfinite(numbers[[*_PLACE]]).all(axis=1) & (width > 0) & (height > 0)
     right, bottom = x + width, y + height
     is_inside = ~((right <= 0) | (bottom <= 0) | (x >= size[0]) | (y >= size[1]))
@@ -224,6 +226,10 @@ def check_boxes(boxes: "pd.DataFrame", *, source: str, notes: list[str]) -> "pd.
         (
             is_image,
             "is in an image that cannot have this size: give its width and height in pixels",
+        ),
+        (
+            in_shares | (width >= 1) & (height >= 1),
+            "is smaller than a pixel: give boxes in pixels of the image, not in shares of it",
         ),
         (is_inside, "lies outside of the image: check its place and the size of the image"),
     ):

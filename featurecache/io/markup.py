@@ -68,9 +68,10 @@ def latex_table(
         narrow if length > _LONG else align
         for align, length in zip(alignment, longest or [0] * len(columns), strict=True)
     ]
-    # Headers are those of pandas only by position, since two columns may have the same.
+    # Headers are those of pandas only by position, since two columns may have the same. It takes
+    # them as format strings.
     text = pd.DataFrame(list(rows), columns=range(len(columns))).to_latex(
-        header=list(columns),
+        header=[name.replace("{", "{{").replace("}", "}}") for name in columns],
         index=False,
         escape=False,
         column_format="".join(alignment),

@@ -20,6 +20,8 @@ from featurecache.metrics.ranking import Floats
 
 RASTER: Final = 256
 """Rows and columns that areas in an image are counted in."""
+ROUNDING: Final = 1e-4
+"""Share of the image by which a point may miss a box that it is said to lie in."""
 THRESHOLDS: Final = np.arange(1, 20) / 20
 """Fractions of the highest value of a map that validation chooses from."""
 
@@ -134,8 +136,11 @@ class BoxedLabel:
         return self._in_box(self.size[0] / 2, self.size[1] / 2)
 
     def _in_box(self, x: float, y: float) -> bool:
+        # Cells and boxes may share an edge, and boxes are rounded.
+        across, down = (ROUNDING * side for side in self.size)
         return any(
-            left <= x <= right and top <= y <= bottom for left, top, right, bottom in self.boxes
+            left - across <= x <= right + across and top - down <= y <= bottom + down
+            for left, top, right, bottom in self.boxes
         )
 
     def ious(self) -> Floats:

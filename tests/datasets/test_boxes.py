@@ -75,6 +75,7 @@ def test_ids_of_rsna_are_those_of_nih_by_its_mapping(tmp_path: Path) -> None:
         (OWN.replace(",200,", ",99999,"), "line 2: .* cannot have this size"),
         (OWN.replace(",30,", ",-30,"), "line 2: .* is no box"),
         (OWN.replace(",1,2,", ",,2,"), "line 2: .* is no box"),
+        (OWN.replace(",1,2,30,40,", ",0.1,0.2,0.3,0.4,"), "line 2: .* is smaller than a pixel"),
         (OWN.replace(",1,2,", ",200,2,"), "line 2: .*x 200, .*image_width 200.* lies outside"),
         (OWN.replace(",1,2,", ",-30,2,"), "line 2: .* lies outside of the image"),
         (VINDR.replace(",110.5,", ",9,"), "line 3: .* is no box"),

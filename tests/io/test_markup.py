@@ -21,7 +21,7 @@ def cells_of(line: str) -> list[str]:
 @pytest.mark.parametrize("n_rows", [1, 41])
 def test_latex_has_no_markup_but_that_of_the_table(n_rows):
     row = [escape_latex(text) for text in HOSTILE]
-    columns = [f"c{number}" for number in range(len(row))]
+    columns = [f"c {text}" for text in row]
     table = latex_table(columns, [row] * n_rows, caption=escape_latex(HOSTILE[0]), label="tab:x")
     name = "table" if n_rows == 1 else "longtable"
     assert table.startswith(rf"\begin{{{name}}}")
@@ -29,6 +29,8 @@ def test_latex_has_no_markup_but_that_of_the_table(n_rows):
     assert r"\label{tab:x}" in table
     assert table.isascii() is False  # letters stay
     (line, *_) = (line for line in table.splitlines() if line.startswith("5 "))
+    (header,) = {line for line in table.splitlines() if line.startswith("c ")}
+    assert [cell.strip() for cell in cells_of(header)] == columns
     cells = [cell.strip() for cell in cells_of(line)]
     assert len(cells) == len(row)
     for cell in cells:

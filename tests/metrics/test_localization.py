@@ -18,6 +18,7 @@ def boxed(*boxes, area=(0, 0, 90, 60), size=(90, 60), values=GRID, patient="p", 
         ((0, 0, 90, 60), (60, 20, 90, 40), True),  # the highest cell is in columns 60 to 90
         ((0, 0, 90, 60), (76, 20, 90, 40), False),  # its center is at (75, 30)
         ((0, 0, 90, 60), (0, 0, 74, 60), False),
+        ((0, 0, 90, 60), (0, 0, 74.999, 60), True),  # the edge is rounded
         ((15, 0, 75, 60), (64, 29, 66, 31), True),  # a crop moves it to (65, 30)
         ((-45, -60, 135, 120), (104, 29, 106, 31), True),  # padding to (105, 30)
     ],
