@@ -340,14 +340,13 @@ class TableColumns:
             UsageError: If ``folds`` and ``fold`` are contradictory.
         """
         notes = fill_patients(images)
-        patient, split = self.roles.get("patient"), self.roles.get("split")
-        if not patient or not (split or folds or fold):
-            notes += describe_unused_columns(
-                _head(self.table),
-                self.names(used),
-                patient=not patient,
-                split=not (split or folds or fold),
-            )
+        split = self.roles.get("split")
+        # Headers of DICOM files may state more than the chosen columns.
+        missing = [role for role in _ATTRIBUTES if role not in images]
+        missing += [] if "patient" in self.roles else ["patient"]
+        missing += [] if split or folds or fold else ["split"]
+        if missing:
+            notes += describe_unused_columns(_head(self.table), self.names(used), missing)
         completed = complete_split(
             images["patient"],
             cells,

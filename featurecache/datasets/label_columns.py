@@ -1,7 +1,7 @@
-"""Columns of a table that look like labels, patients or splits, but were not chosen."""
+"""Columns of a table that look like labels, patients or other roles, but were not chosen."""
 
 import re
-from collections.abc import Container, Iterable
+from collections.abc import Collection, Container, Iterable
 from typing import TYPE_CHECKING, Final
 
 from featurecache.datasets.cell_values import MISSING, are_label_cells, read_sexes, read_views
@@ -16,12 +16,23 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _MAX_CLASSES: Final = 50
-_PATIENTS: Final = re.compile(
-    r"(patient(s|en|in)?|subjects?|pat|pt|proband(en)?)"
-    r"[ _.-]?(ids?|nr|no|num|number|nummer|key|code|name)"
-    r"|patients?|subjects?|pat|pt|pid|mrn|proband(en)?",
-    re.IGNORECASE,
-)
+_NAMES: Final = {
+    "patient": re.compile(
+        r"(patient(s|en|in)?|subjects?|pat|pt|proband(en)?)"
+        r"[ _.-]?(ids?|nr|no|num|number|nummer|key|code|name)"
+        r"|patients?|subjects?|pat|pt|pid|mrn|proband(en)?",
+        re.IGNORECASE,
+    ),
+    "view": re.compile(r"views?([ _.-]?pos(ition)?)?|projection|ap/pa|frontal/lateral", re.IGNORECASE),
+    "sex": re.compile(r"(patient('?s)?[ _.-]?)?(sex|gender)([ _.-]?dicom)?", re.IGNORECASE),
+    "age": re.compile(r"(patient('?s)?[ _.-]?)?age([ _.-]?(in[ _.-]?)?years)?", re.IGNORECASE),
+}
+"""Names of columns, by what they state: also those of NIH, CheXpert, PadChest and DICOM."""
+
+_PLURALS: Final = {
+    **{"patient": "patients", "split": "splits"},
+    **{"view": "views", "sex": "sexes", "age": "ages"},
+}
 
 
 def describe_label_columns(head: "pd.DataFrame", used: Container[str], file: "Path") -> str:
@@ -47,35 +58,33 @@ def describe_label_columns(head: "pd.DataFrame", used: Container[str], file: "Pa
 
 
 def describe_unused_columns(
-    head: "pd.DataFrame", used: Container[str], *, patient: bool, split: bool
+    head: "pd.DataFrame", used: Container[str], roles: Collection[str]
 ) -> list[str]:
-    """Return notes on columns that look like patients or splits.
+    """Return notes on columns that look like roles that no column was chosen for.
 
     Args:
         head: The first rows of the table, all columns.
         used: Columns that are used for something else.
-        patient: Whether to look for patients, by the names of the columns.
-        split: Whether to look for splits, by the words in the columns.
+        roles: Roles to look for: ``patient``, ``view``, ``sex`` and ``age``, by the names of the
+            columns, and ``split``, by the words in them.
     """
     columns = [column for column in head.columns if column not in used]
-    notes = []
-    if patient:
-        notes += [
-            f"The column {column!r} looks like patients: to use it, give it as `patient`."
-            for column in patient_columns(columns)
-        ]
-    if split:
-        notes += [
-            f"The column {column!r} looks like splits: to use it, give it as `split`."
-            for column in columns
-            if _looks_like_splits(head[column])
-        ]
-    return notes
+    alike = {
+        role: [column for column in columns if pattern.fullmatch(column.strip())]
+        for role, pattern in _NAMES.items()
+    }
+    alike["split"] = [column for column in columns if _looks_like_splits(head[column])]
+    return [
+        f"The column {column!r} looks like {_PLURALS[role]}: to use it, give it as `{role}`."
+        for role in _PLURALS
+        if role in roles
+        for column in alike[role]
+    ]
 
 
 def patient_columns(columns: Iterable[str]) -> list[str]:
     """Return the columns whose names look like those of patients."""
-    return [column for column in columns if _PATIENTS.fullmatch(column.strip())]
+    return [column for column in columns if _NAMES["patient"].fullmatch(column.strip())]
 
 
 def _looks_like_splits(cells: "pd.Series[str]") -> bool:

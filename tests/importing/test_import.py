@@ -241,6 +241,15 @@ def test_commands_work_without_images_and_refuse_to_embed_any() -> None:
     assert "Another program made the embeddings, with m." in cache.header.notes[-1]
 
 
+def test_unused_column_of_ages_is_named() -> None:
+    (note,) = (
+        note
+        for note in fc.import_cache(**npy(), model="m", patient="pid").header.notes
+        if "looks like" in note
+    )
+    assert note == "The column 'age' looks like ages: to use it, give it as `age`."
+
+
 def wrong_row(value: float, dtype: type[Any] = np.float32) -> dict[str, Any]:
     embedding = VECTORS.astype(dtype)
     embedding[5] = 0 if value == 0 else embedding[5]

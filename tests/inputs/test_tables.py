@@ -344,7 +344,7 @@ def test_column_of_patients_is_recognized_by_its_name(name: str, is_patient: boo
     head = pd.DataFrame({"path": [f"{n}.png" for n in range(8)], name: list("xxxxyyyy")})
     note = describe_label_columns(head, ["path"], Path("t.csv"))
     assert ("(as `classes`)" in note) == (not is_patient)
-    notes = describe_unused_columns(head, ["path"], patient=True, split=True)
+    notes = describe_unused_columns(head, ["path"], ["patient", "split"])
     assert bool(notes) == is_patient
 
 
@@ -355,6 +355,28 @@ def test_columns_of_patients_and_splits_that_were_not_chosen_are_named(load: Loa
     notes = load(table, "--label-column Mass").notes
     assert "The column 'Patient ID' looks like patients: to use it, give it as `patient`." in notes
     assert "The column 'fold' looks like splits: to use it, give it as `split`." in notes
-    assert notes.count("looks like") == 2
-    chosen = "--label-column Mass --patient-column Patient_ID --split-column fold"
+    assert "The column 'Patient Age' looks like ages: to use it, give it as `age`." in notes
+    assert notes.count("looks like") == 3
+    chosen = (
+        "--label-column Mass --patient-column Patient_ID --split-column fold "
+        "--age-column Patient_Age"
+    )
     assert "looks like" not in load(table, chosen).notes
+
+
+@pytest.mark.parametrize(
+    ("names", "role"),
+    [
+        (["sex", "Gender", "PatientSex", "Patient Gender", "PatientSex_DICOM"], "sex"),
+        (["age", "AGE", "PatientAge", "Patient Age", "age_years"], "age"),
+        (["view", "ViewPosition", "View Position", "AP/PA", "Frontal/Lateral"], "view"),
+        (["position", "stage", "image", "review", "average age", "sexual health"], None),
+    ],
+)
+def test_columns_of_attributes_are_recognized_by_their_names(
+    names: list[str], role: str | None
+) -> None:
+    head = pd.DataFrame({name: ["x"] for name in ["path", *names]})
+    notes = describe_unused_columns(head, ["path"], ["view", "sex", "age"])
+    assert len(notes) == (len(names) if role else 0)
+    assert all(note.endswith(f"give it as `{role}`.") for note in notes)
