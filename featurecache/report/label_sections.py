@@ -96,8 +96,7 @@ def _label_section(
     has_examples = runs[0].dataset == scored[0].dataset and scores.learned
     return {
         "name": label,
-        "n_positive": scores.n_positive,
-        "n_known": scores.n_known,
+        "counts": label_tables.common_counts(runs, label),
         "plots": _label_plots(label, scored, registry),
         "table": label_tables.label_table(runs, label),
         "confusions": label_tables.confusion_matrices(runs, label),

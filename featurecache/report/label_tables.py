@@ -39,28 +39,40 @@ def overview_table(
     else:
         caption, columns = "AUROC by label", [run.name for run in runs]
         cells = [[_auroc_cell(run, label) for run in runs] for label in labels]
-    n_positive = [
-        next(scores.n_positive for run in runs if (scores := run.metrics.per_label.get(label)))
-        for label in labels
-    ]
+    counts = [common_counts(runs, label) for label in labels]
+    if all(counts):
+        columns = ["positive", *columns]
+        cells = [[f"{n[0]:,}", *row] for n, row in zip(counts, cells, strict=True) if n]
+    else:
+        caption += "; the runs scored different images or labels, so numbers of positives differ"
     notes = [
         next((note for run in runs if (note := _no_interval(run, label))), "") for label in labels
     ]
-    rows = [
-        [label, f"{n:,}", *row] for label, n, row in zip(labels, n_positive, cells, strict=True)
-    ]
-    return _with_notes(
-        Table("labels", caption, ["label", "positive", *columns], rows, anchors), notes
-    )
+    rows = [[label, *row] for label, row in zip(labels, cells, strict=True)]
+    return _with_notes(Table("labels", caption, ["label", *columns], rows, anchors), notes)
+
+
+def common_counts(runs: Sequence[ScoredRun], label: str) -> tuple[int, int] | None:
+    """Return how many images are positive and how many known; None where the runs differ."""
+    counts = {
+        (scores.n_positive, scores.n_known)
+        for run in runs
+        if (scores := run.metrics.per_label.get(label))
+    }
+    return counts.pop() if len(counts) == 1 else None
 
 
 def label_table(runs: Sequence[ScoredRun], label: str) -> Table:
     """Return the metrics of a label, one row per run."""
     rows = [[run.name, *_metric_cells(run, label)] for run in runs]
+    columns = ["run", *_COLUMNS]
+    if common_counts(runs, label) is None:
+        columns.insert(1, "positive")
+        for row, run in zip(rows, runs, strict=True):
+            scores = run.metrics.per_label[label]
+            row.insert(1, f"{scores.n_positive:,} of {scores.n_known:,}")
     notes = [_no_interval(run, label) for run in runs]
-    return _with_notes(
-        Table(f"metrics-{label}", f"Metrics of {label}", ["run", *_COLUMNS], rows), notes
-    )
+    return _with_notes(Table(f"metrics-{label}", f"Metrics of {label}", columns, rows), notes)
 
 
 def calibration_table(run: ScoredRun) -> Table | None:

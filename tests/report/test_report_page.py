@@ -127,6 +127,10 @@ def test_runs_of_different_images_are_not_compared(tmp_path):
     assert_valid(page)
     assert "cannot be compared" in page.text
     assert "Difference from one" not in page.text
+    assert "numbers of positives differ" in page.text
+    assert "images with a known label" not in page.text
+    for run, n in zip(runs, (120, 60), strict=True):
+        assert f"{metrics_of(run)['per_label']['Mass']['n_positive']} of {n}" in page.text
 
 
 def test_runs_with_different_labels_share_a_page(tmp_path):
