@@ -298,13 +298,14 @@ def require_same_policy(
         names: What the two policies are of, for the message.
 
     Raises:
-        UsageError: They differ; the message names the field.
+        UsageError: They differ; the message names the field, and the value of ``first`` to give.
     """
     for field in first:
         if first[field] != other.get(field, first[field]):
             raise UsageError(
                 f"labels follow different policies: `{field}` is {first[field]!r} for {names[0]} "
-                f"and {other[field]!r} for {names[1]}. Train and score them under one policy"
+                f"and {other[field]!r} for {names[1]}. Train and score them under one policy: "
+                f"open the cache with `{field}` {first[field]}"
             )
 
 

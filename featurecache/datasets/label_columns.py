@@ -23,7 +23,9 @@ _NAMES: Final = {
         r"|patients?|subjects?|pat|pt|pid|mrn|proband(en)?",
         re.IGNORECASE,
     ),
-    "view": re.compile(r"views?([ _.-]?pos(ition)?)?|projection|ap/pa|frontal/lateral", re.IGNORECASE),
+    "view": re.compile(
+        r"views?([ _.-]?pos(ition)?)?|projection|ap/pa|frontal/lateral", re.IGNORECASE
+    ),
     "sex": re.compile(r"(patient('?s)?[ _.-]?)?(sex|gender)([ _.-]?dicom)?", re.IGNORECASE),
     "age": re.compile(r"(patient('?s)?[ _.-]?)?age([ _.-]?(in[ _.-]?)?years)?", re.IGNORECASE),
 }

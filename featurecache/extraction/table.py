@@ -87,7 +87,7 @@ def _newest_neighbor(path: Path, dataset: "Dataset") -> list[Cache]:
 
 
 def count_changes(before: Cache | None, images: ImageTable, labels: Labels) -> dict[str, int]:
-    """Count the cached images of which the data set has another label, split or patient now.
+    """Count the cached images that the data set states otherwise now.
 
     Args:
         before: The cache that existed, if any.
@@ -95,7 +95,8 @@ def count_changes(before: Cache | None, images: ImageTable, labels: Labels) -> d
         labels: Their labels.
 
     Returns:
-        Numbers above 0 of images, by what has changed: "label", "split", "patient" or "removed".
+        Numbers above 0 of images, by what has changed: "label", "split", "patient", "study",
+        "view", "sex", "age" or "removed".
     """
     if before is None:
         return {}
@@ -109,8 +110,10 @@ def count_changes(before: Cache | None, images: ImageTable, labels: Labels) -> d
     relabeled = before.cells[old][:, old_columns] != labels.cells[new][:, new_columns]
     numbers = {
         "label": relabeled.any(axis=1).sum(),
-        "split": (before.images.split[old] != images.split[new]).sum(),
-        "patient": (before.images.patient[old] != images.patient[new]).sum(),
+        **{
+            what: (getattr(before.images, what)[old] != getattr(images, what)[new]).sum()
+            for what in ("split", "patient", "study", "view", "sex", "age")
+        },
         "removed": (rows < 0).sum(),
     }
     return {what: int(number) for what, number in numbers.items() if number}

@@ -78,10 +78,10 @@ class ExtractionSummary:
         reused_by_content: Number of images that took the embedding of the same file under another
             id, by the cache that it came from.
         failed: Reason why an image has no embedding, by image id.
-        changed: Number of cached images with another label, split, patient or content than
-            before, of those that are no longer in the data set, and of those whose file is missing
-            and that keep their embedding: "label", "split", "patient", "content", "removed" and
-            "missing".
+        changed: Number of cached images with another label, split, patient, study, view, sex, age
+            or content than before, of those that are no longer in the data set, and of those whose
+            file is missing and that keep their embedding: "label", "split", "patient", "study",
+            "view", "sex", "age", "content", "removed" and "missing".
         seconds: Wall time in seconds.
         images_per_second: Encoded images per second; None if none were encoded.
         read_share: Share of the time, from 0 to 1, spent waiting for pixels; None if no images were

@@ -279,18 +279,27 @@ class SplitCopies:
     def warnings(self) -> list[str]:
         """Return what a reader of the metrics has to know."""
         kinds = (
-            (self.same_file, "have the same file as"),
-            (self.same_content, "are re-encoded or resized copies of"),
+            (len(self.same_file), "has the same file as", "have the same file as"),
+            (
+                len(self.same_content),
+                "is a re-encoded or resized copy of",
+                "are re-encoded or resized copies of",
+            ),
         )
-        counts = [f"{len(rows)} {what}" for rows, what in kinds if len(rows)]
-        if not counts:
+        stated = [kind for kind in kinds if kind[0]]
+        if not stated:
             return []
-        total = len(self.same_file) + len(self.same_content)
+        total = sum(number for number, _, _ in stated)
+        if len(stated) == 1:
+            ((_, one, several),) = stated
+            reason = f"it {one}" if total == 1 else f"they {several}"
+        else:
+            reason = " and ".join(count_noun(*kind) for kind in stated)
         noun = f"training or validation {self.unit}"
         plural = "training or validation studies" if self.unit == "study" else f"{noun}s"
         return [
-            f"{count_noun(total, f'{noun} is', f'{plural} are')} left out, because "
-            f"{' and '.join(counts)} an image of validation or test"
+            f"{count_noun(total, f'{noun} is', f'{plural} are')} left out, because {reason} "
+            "an image of validation or test"
         ]
 
 

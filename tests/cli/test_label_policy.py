@@ -64,6 +64,9 @@ def test_another_policy_needs_no_encoder(run, table, monkeypatch):
     refused = run("compare", "default", "all")
     assert refused.code == 2
     assert "uncertain is 'ignore' for default and 'positive' for all" in refused.stderr
+    refused = run("evaluate", "default", "--uncertain", "positive")
+    assert refused.code == 2
+    assert "under one policy: open the cache with --uncertain ignore" in refused.stderr
     wrong = run(*head, "--uncertain", "positiv")
     assert "unknown label policy --uncertain 'positiv': did you mean positive" in wrong.stderr
 

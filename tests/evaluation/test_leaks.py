@@ -154,7 +154,7 @@ def test_training_images_that_are_copies_of_test_images_are_left_out(phantom, ca
     run = fc.train_head(copies, "prototype", controls=False, n_bootstrap=0)
     (warning,) = [text for text in run.metrics.warnings if "left out" in text]
     assert "2 training or validation images are left out" in warning
-    assert "1 have the same file as and 1 are re-encoded" in warning
+    assert "1 has the same file as and 1 is a re-encoded" in warning
     assert run.config["n_train"] == len(phantom.rows("train"))
     assert run.metrics.n == len(phantom.rows("test"))
     trained = run.provenance.trained_on["copies"].to_json()["id"]

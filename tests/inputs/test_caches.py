@@ -481,3 +481,9 @@ def test_the_command_prints_what_has_changed(run: Run, tmp_path: Path, cache: Pa
     assert "changed" not in first.stderr
     table.write_text(table.read_text().replace("002.png,0", "002.png,1"))
     assert "changed: label of 1 image\n" in run(*arguments).stderr
+    header, *rows = table.read_text().split()
+    rows = [f"{row},PA,{'F' if row.startswith('003') else ''},50" for row in rows]
+    table.write_text("\n".join([f"{header},view,sex,age", *rows]))
+    arguments += ["--view-column", "view", "--sex-column", "sex", "--age-column", "age"]
+    changed = "changed: view of 6 images, sex of 1 image, age of 6 images\n"
+    assert changed in run(*arguments).stderr

@@ -8,7 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from featurecache.errors import UsageError
-from featurecache.provenance.leaks import copies_across_splits, find_leaks, require_unseen
+from featurecache.provenance.leaks import (
+    SplitCopies,
+    copies_across_splits,
+    find_leaks,
+    require_unseen,
+)
 from featurecache.provenance.perceptual_hash import MAX_DISTANCE, is_copy
 from featurecache.provenance.records import ImageRecords
 
@@ -266,4 +271,17 @@ def test_copies_across_splits_are_left_out_of_the_earlier_split():
     assert copies.without(np.arange(4)).tolist() == [2, 3]
     (warning,) = copies.warnings()
     assert "3 training or validation images are left out" in warning
-    assert "2 have the same file as and 1 are re-encoded" in warning
+    assert "2 have the same file as and 1 is a re-encoded or resized copy of an image" in warning
+
+
+@pytest.mark.parametrize(
+    ("copies", "expected"),
+    [
+        ({"same_file": [0]}, "image is left out, because it has the same file as an image of"),
+        ({"same_file": [0, 1]}, "images are left out, because they have the same file as an image"),
+        ({"same_content": [0]}, "because it is a re-encoded or resized copy of an image of"),
+    ],
+)
+def test_copies_are_counted_in_words(copies: dict[str, list[int]], expected: str) -> None:
+    (warning,) = SplitCopies(**{kind: np.array(rows) for kind, rows in copies.items()}).warnings()
+    assert expected in warning
