@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Collection, Sequence
 from functools import cached_property
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from featurecache.encoders.checkpoint import Checkpoint
@@ -27,13 +26,18 @@ _RESIZE_MODES = {"pad": "longest", "stretch": "squash"}
 
 
 def require_open_clip(name: str) -> None:
-    """Raise with the installation command if open_clip is missing.
+    """Raise with the installation command if open_clip cannot be imported.
 
     Raises:
-        UsageError: open_clip is not installed.
+        UsageError: open_clip or torchvision, which it needs, is missing or does not fit torch.
     """
-    if find_spec("open_clip") is None:
-        raise UsageError(f"{name} needs open_clip: pip install 'featurecache[{EXTRA}]'")
+    try:
+        import open_clip  # noqa: F401
+    except (ImportError, RuntimeError) as error:
+        raise UsageError(
+            f"{name} needs open_clip, which cannot be imported ({error}): "
+            f"pip install 'featurecache[{EXTRA}]'"
+        ) from error
 
 
 class OpenClipEncoder(CheckpointEncoder):

@@ -58,9 +58,14 @@ PIXELS = np.random.default_rng(3).normal(size=(3, 3, SIDE, SIDE)).astype(np.floa
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):
+    root = tmp_path_factory.mktemp("families")
+    write_folders(root)
+    return root
+
+
+def write_folders(root):
     import transformers
 
-    root = tmp_path_factory.mktemp("families")
     for seed, (family, (class_name, settings, _, processor)) in enumerate(FAMILIES.items()):
         model_class = getattr(transformers, class_name)
         model = model_class(model_class.config_class(**settings))
@@ -82,7 +87,6 @@ def folders(tmp_path_factory):
                 **IMAGENET,
             },
         )
-    return root
 
 
 def load(folders, family, **options):
@@ -98,7 +102,7 @@ def reference(folders, family):
     options = {}
     if family == "vit_mae":
         model.config.mask_ratio = 0.0
-        options = {"noise": torch.arange(16.0).expand(3, -1)}
+        options = {"noise": torch.arange((SIDE / 16) ** 2).expand(len(PIXELS), -1)}
     with torch.no_grad():
         output = model(pixel_values=pixels, output_hidden_states=True, **options)
         states = list(output.hidden_states)[::-1][:4]

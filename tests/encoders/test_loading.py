@@ -85,7 +85,7 @@ def test_registered_name_without_network_fails_quickly_with_advice(name, monkeyp
 
 
 def test_biomedclip_without_open_clip_gives_installation_command(monkeypatch):
-    monkeypatch.setattr("featurecache.encoders.open_clip.find_spec", lambda name: None)
+    monkeypatch.setitem(sys.modules, "open_clip", None)
     with pytest.raises(UsageError, match=r"pip install 'featurecache\[open-clip\]'"):
         load_encoder("biomedclip")
 

@@ -326,7 +326,12 @@ def test_server_answers_until_interrupted(run):
         main_thread = threading.main_thread().ident
         Timer(0.1, signal.pthread_kill, (main_thread, signal.SIGINT)).start()
 
-    fc.serve(run, port=0, max_bytes=1_000_000, announce=announce)
+    # A process that runs tests beside others ignores the signal.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        fc.serve(run, port=0, max_bytes=1_000_000, announce=announce)
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert [answer.status_code for answer in answers] == [200, 413, 200]
     assert "server" not in answers[0].headers
 
