@@ -139,7 +139,13 @@ def add_legend(axes: "Axes") -> None:
         place = {"loc": "lower left", "bbox_to_anchor": (0, 1), "borderaxespad": 0.2}
         axes.legend(handles, labels, fontsize=7, labelspacing=0.25, **place)
     else:
-        figure.legend(handles, labels, loc="outside upper left", ncols=min(2, len(labels)))
+        place = {"loc": "outside upper left"}
+        legend = figure.legend(handles, labels, ncols=min(2, len(labels)), **place)
+        if legend.get_window_extent().width > figure.bbox.width:
+            legend.remove()
+            legend = figure.legend(handles, labels, **place)
+        width, height = figure.get_size_inches()
+        figure.set_size_inches(width, height + legend.get_window_extent().height / figure.dpi)
 
 
 def series_style(index: int) -> dict[str, Any]:

@@ -409,13 +409,13 @@ def embedding_plot(
                 markeredgewidth=0.6,
                 markeredgecolor=color,
                 markerfacecolor=face_color,
-                label=f"{display_name(name)} ({rows.sum()})",
+                label=display_name(name, suffix=f" ({rows.sum()})"),
             )
     axes.set(
         xlabel=f"first component ({100 * explained_variance[0]:.0f} % of the variance)",
         ylabel=f"second component ({100 * explained_variance[1]:.0f} %)",
     )
-    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3, borderaxespad=0.2)
+    add_legend(axes)
     return figure
 
 
