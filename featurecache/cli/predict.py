@@ -336,7 +336,7 @@ def _has_sd(table: "pd.DataFrame") -> bool:
 
 def _print_sd(table: "pd.DataFrame") -> None:
     if _has_sd(table):
-        print_result("sd, or after ±: standard deviation of the members of the ensemble")
+        print_result("sd, or after ±: standard deviation (n - 1) of the members of the ensemble")
 
 
 def _print_foreign(table: "pd.DataFrame") -> None:

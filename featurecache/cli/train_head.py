@@ -63,7 +63,7 @@ def train_head(
         int,
         typer.Option(
             help="Number of heads of different seeds whose mean probability is one saved model; "
-            "predict has their standard deviation.",
+            "predict has their standard deviation (n - 1).",
             min=1,
         ),
     ] = 1,

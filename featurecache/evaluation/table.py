@@ -55,7 +55,7 @@ class MetricsTable:
 
     Attributes:
         frame: Column ``run`` and, for each metric, four columns: its value, which is the mean over
-            seeds where there are several, ``<metric> sd`` (standard deviation over seeds),
+            seeds where there are several, ``<metric> sd`` (standard deviation over seeds, n - 1),
             ``<metric> low`` and ``<metric> high`` (95 % interval). NaN where undefined.
         comparable: Whether all runs scored the same images, without which none is the best.
         marked: For each metric, whether the value of each run has a mark: it differs from the best

@@ -182,14 +182,14 @@ class TrainedModel(ABC):
             after Platt scaling; NaN for a label without one, for the reason in
             ``calibration.reasons``) and ``<label> answer`` ("present", "absent" or "unsure";
             missing for a label without limits, for the reason in ``limits.reasons``), and, for an
-            ensemble, ``<label> sd`` (standard deviation of its members' probabilities), all of them
-            missing for a label that was not learned; ``familiarity knn`` and ``familiarity
-            mahalanobis``, the percentiles of ``Familiarity`` (of a study whose images are scored,
-            those of its most foreign image), for a head with enough training patients; and
-            ``error``, the reason why an image, or all images of a study, could not be read, else
-            None. Images that a study is predicted without are a warning. With ``heatmap``, also
-            ``heatmap``, the file of the picture, or None for an image that could not be read or
-            drawn.
+            ensemble, ``<label> sd`` (standard deviation of its members' probabilities, with n - 1
+            in the denominator), all of them missing for a label that was not learned; ``familiarity
+            knn`` and ``familiarity mahalanobis``, the percentiles of ``Familiarity`` (of a study
+            whose images are scored, those of its most foreign image), for a head with enough
+            training patients; and ``error``, the reason why an image, or all images of a study,
+            could not be read, else None. Images that a study is predicted without are a warning.
+            With ``heatmap``, also ``heatmap``, the file of the picture, or None for an image that
+            could not be read or drawn.
 
         Raises:
             UsageError: There is no image, or none of the model's views, not one of ``models`` and

@@ -105,9 +105,10 @@ def train_head(
             over all, with intervals over patients and seeds.
         ensemble: Number of heads, with the seeds ``seed``, ``seed + 1``, ..., whose mean
             probability is one model. Metrics, thresholds, calibration and answers are those of the
-            mean, and ``predict`` has the standard deviation of the members beside it. It costs as
-            much as ``seeds``, which train the same head several times to measure how much its
-            metrics depend on the seed; only one of the two may be given.
+            mean, and ``predict`` has the standard deviation of the members beside it, with n - 1
+            in the denominator. It costs as much as ``seeds``, which train the same head several
+            times to measure how much its metrics depend on the seed; only one of the two may be
+            given.
         coverage: Share of the positive images, and of the negative ones, for which the answer,
             "present", "absent" or "unsure", is not wrong. What it takes for an answer is learned
             from validation patients; see ``metrics.answers``.

@@ -103,8 +103,8 @@ def results_frame(runs: Mapping[Experiment, Run]) -> "pd.DataFrame":
     Columns are ``dataset`` (that was scored), ``trained_on``, ``model``, ``features``, ``method``,
     one for each argument of the study file, ``run`` (the folder), ``level``, ``split``, ``n`` (of
     images or studies), ``n_patients``, ``seeds``, ``of`` ("macro", "supported", "micro" or a
-    label), ``metric``, ``value`` (the mean over seeds), ``sd`` (over seeds), ``low`` and ``high``
-    (95 % interval). Labels are scored with the first seed.
+    label), ``metric``, ``value`` (the mean over seeds), ``sd`` (over seeds, n - 1), ``low`` and
+    ``high`` (95 % interval). Labels are scored with the first seed.
     """
     import pandas as pd
 
