@@ -27,8 +27,7 @@ from featurecache.cli.options import (
 from featurecache.cli.output import (
     Json,
     each_task,
-    print_json,
-    print_result,
+    print_address,
     print_status,
     progress_bar,
 )
@@ -122,11 +121,7 @@ def explore(
 
         def announce(address: str) -> None:
             bar.stop()
-            if json:
-                print_json({"address": address})
-            else:
-                print_result(address)
-            print_status("Ctrl-C ends the explorer")
+            print_address(address, "explorer", json=json)
 
         fc.explore(
             opened,

@@ -90,6 +90,21 @@ def warn(text: str) -> None:
     print_status(f"warning: {text}", logging.WARNING)
 
 
+def print_address(address: str, server: str, *, json: bool) -> None:
+    """Print where a server that ends with Ctrl-C is reached.
+
+    Args:
+        address: Its URL.
+        server: What it is called.
+        json: Whether to print a JSON document.
+    """
+    if json:
+        print_json({"address": address})
+    else:
+        print_result(address)
+    print_status(f"Ctrl-C ends the {server}")
+
+
 def print_result(line: str) -> None:
     """Print a line of the result on stdout."""
     _log.info(line)

@@ -7,7 +7,7 @@ import typer
 
 from featurecache.cli.config_options import takes_settings
 from featurecache.cli.options import BitDepth, Device
-from featurecache.cli.output import Json, print_json, print_result, print_status
+from featurecache.cli.output import Json, print_address
 from featurecache.serve.limits import Limits
 
 
@@ -78,11 +78,7 @@ def serve(
     import featurecache as fc
 
     def announce(address: str) -> None:
-        if json:
-            print_json({"address": address})
-        else:
-            print_result(address)
-        print_status("Ctrl-C ends the server")
+        print_address(address, "server", json=json)
 
     fc.serve(
         runs,

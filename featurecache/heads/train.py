@@ -435,8 +435,8 @@ def _all_alike(module: Head, data: TrainingData) -> list[str]:
     if (members != members[:, :1]).any():
         return []
     return [
-        f"all {count_noun(len(module.members), 'member')} of the ensemble are the same head, which "
-        "does not depend on the seed: their standard deviation is 0"
+        f"all {count_noun(len(module.members), 'member')} of the ensemble are the same head: "
+        "their standard deviation is 0"
     ]
 
 

@@ -92,7 +92,7 @@ class OwnExport:
         trained_on = self.header["trained_on"]
         return [
             f"The encoder was fine-tuned on {count_noun(number, 'image')} of {collection}, which "
-            "an export does not list: images that it has seen cannot be told from others."
+            "an export does not list: it is not known which images it has seen."
             for collection, number in trained_on.items()
         ]
 

@@ -76,18 +76,13 @@ def new_folder(target: Path) -> Iterator[Path]:
         FileExistsError: ``target`` already exists; nothing is overwritten.
         OSError: The disk is full or not writable; the error names a file.
     """
-    temporary = _beside(target)
-    try:
-        with _disk_errors_as_os_error(target):
-            temporary.mkdir()
-            yield temporary
-            _sync_all(temporary)
-            if target.exists():
-                raise system_error(errno.EEXIST, target)
-            temporary.rename(target)
-            sync(target.parent)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    with scratch_folder(target) as temporary:
+        yield temporary
+        _sync_all(temporary)
+        if target.exists():
+            raise system_error(errno.EEXIST, target)
+        temporary.rename(target)
+        sync(target.parent)
 
 
 @contextmanager
@@ -104,23 +99,19 @@ def new_files(target: Path, companions: Sequence[Path] = ()) -> Iterator[Path]:
     Raises:
         OSError: The disk is full or not writable; the error names a file.
     """
-    temporary = _beside(target)
-    old, new = temporary / "old", temporary / "new"
-    try:
-        with _disk_errors_as_os_error(target):
-            for folder in (temporary, old, new):
-                folder.mkdir()
-            yield new
-            _sync_all(temporary)
-            for path in (target, *companions):
-                if path.exists():
-                    path.rename(old / path.name)
-            for path in (*companions, target):
-                if path == target or (new / path.name).exists():
-                    (new / path.name).rename(path)
-            sync(target.parent)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    with scratch_folder(target) as temporary:
+        old, new = temporary / "old", temporary / "new"
+        for folder in (old, new):
+            folder.mkdir()
+        yield new
+        _sync_all(temporary)
+        for path in (target, *companions):
+            if path.exists():
+                path.rename(old / path.name)
+        for path in (*companions, target):
+            if path == target or (new / path.name).exists():
+                (new / path.name).rename(path)
+        sync(target.parent)
 
 
 @contextmanager

@@ -214,7 +214,7 @@ async def _report_failure(request: Request, error: Exception) -> JSONResponse:
 
 
 class _Metrics:
-    """What Prometheus is told."""
+    """Counters of requests, as Prometheus reads them."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()

@@ -149,7 +149,7 @@ def prediction_app(
     )
     if token is not None and service.has_original_ids and not share_ids:
         raise UsageError(
-            "whoever has the token would read the ids of cached images, such as names of files: "
+            "anyone who has the token would read the ids of cached images, such as names of files: "
             "set `share_ids`, or give as `cache` one with pseudonymized ids"
         )
     from featurecache.serve.application import build_application
