@@ -32,11 +32,13 @@ reference: install
 	$(BIN)/pip download --quiet --no-deps --dest $(REFERENCE) torchxrayvision==1.5.7
 
 # All tests. Real images and weights are used if FEATURECACHE_DATA and FEATURECACHE_MODELS name
-# folders that hold them. Tests are distributed by file, because the tests of a file share fixtures.
+# folders that hold them. Tests are distributed by file, because the tests of a file share fixtures. A
+# worker that crashes is not replaced: xdist would wait forever for the rest of its file.
 # Compiled before, for the processes that tests start: Python may be told to write no bytecode.
 test: install
 	$(BIN)/python -m compileall -qq featurecache
-	$(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder \
+		--max-worker-restart 0
 
 # Documentation, types, lint, format and layers.
 check: docs types lint
