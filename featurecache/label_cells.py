@@ -66,6 +66,8 @@ _CHEXPERT_PARENTS: Final[Mapping[str, str]] = {
 }
 """Labels of CheXpert with those that they are kinds of (Irvin et al. 2019, figure 1), the lowest of
 the tree first."""
+_CHEXPERT_RENAMED: Final[Mapping[str, str]] = {"Airspace Opacity": "Lung Opacity"}
+"""Other names of these labels; this one is that of the radiologist's labels of MIMIC-CXR."""
 
 _CHOICES: Final[Mapping[str, Mapping[str, str]]] = {
     "uncertain": {
@@ -245,6 +247,9 @@ class LabelPolicy:
 def _parents(names: Sequence[str]) -> list[tuple[int, int]]:
     """Return the indices of labels and of their nearest ancestors in CheXpert's tree."""
     index = {bare_word(name): position for position, name in enumerate(names)}
+    for other, name in _CHEXPERT_RENAMED.items():
+        if bare_word(other) in index:
+            index.setdefault(bare_word(name), index[bare_word(other)])
     parent_of = {bare_word(child): bare_word(parent) for child, parent in _CHEXPERT_PARENTS.items()}
     pairs = []
     for child, parent in parent_of.items():

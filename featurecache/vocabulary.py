@@ -23,6 +23,12 @@ NAMES_OF: Final[Mapping[str, str]] = MappingProxyType(
 )
 """Data sets whose labels have the names of another, unless the file states them."""
 
+_LABELED_AGAIN: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
+    {"nih": ("nih-google", "rsna")}
+)
+"""Data sets that have labels of their own for images of another, under its ids: what was trained on
+them is recorded as trained on that one."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Meanings:
@@ -66,16 +72,17 @@ def meanings_of(labels: Sequence[str], datasets: Iterable[str]) -> dict[str, Mea
         labels: Labels.
         datasets: The data sets that they are of. A label that means a finding in one data set
             (``same``) means it in all, also in those that the vocabulary does not have; kinds of a
-            finding, and what is similar, are looked up in these data sets only.
+            finding, and what is similar, are looked up in these data sets only, and in those that
+            label the same images again.
 
     Returns:
         By finding that a label has to do with, in the order of the vocabulary, in which a finding
         comes before those that include it.
     """
-    datasets = tuple(datasets)
+    names = [one for name in datasets for one in (name, *_LABELED_AGAIN.get(name, ()))]
     result = {}
     for finding, sets in _read().items():
-        own = [sets[name] for name in datasets if name in sets]
+        own = [sets[name] for name in names if name in sets]
         meanings = Meanings(
             same=_select(labels, (meanings.same for meanings in sets.values())),
             union=_select(labels, (meanings.union for meanings in own)),

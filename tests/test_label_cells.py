@@ -135,6 +135,13 @@ def test_policy_describes_what_it_changes(
         (("Lung Opacity", "Pneumonia"), {"Pneumonia"}, {"Pneumonia", "Lung Opacity"}),
         (("Pneumonia", "Lung Opacity"), {"Lung Opacity"}, {"Lung Opacity"}),
         (("Pneumonia", "Edema"), {"Pneumonia", "Edema"}, {"Pneumonia", "Edema"}),
+        # What the radiologist's labels of MIMIC-CXR call Lung Opacity; both only in one's own data.
+        (("Airspace Opacity", "Edema"), {"Edema"}, {"Airspace Opacity", "Edema"}),
+        (
+            ("Airspace Opacity", "Lung Opacity", "Edema"),
+            {"Edema"},
+            {"Lung Opacity", "Edema"},
+        ),
         (
             ("Lung Opacity", "Enlarged Cardiomediastinum", "Cardiomegaly", "Pneumonia"),
             {"Cardiomegaly", "Pneumonia"},

@@ -63,12 +63,13 @@ def datasets() -> Table:
         (
             *(spec.name, spec.description, spec.terms),
             may_share[spec.may_share] if spec.terms_url else "–",
+            spec.terms_read if spec.terms_url else "–",
             ", ".join(spec.options),
         )
         for spec in DATASETS.values()
     )
-    columns = ("name", "what it is", "terms", "embeddings may be shared", "options of load_dataset")
-    return columns, rows
+    columns = ("name", "what it is", "terms", "embeddings may be shared", "terms known from")
+    return (*columns, "options of load_dataset"), rows
 
 
 def prompts() -> Table:

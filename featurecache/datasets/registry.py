@@ -7,7 +7,7 @@ from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from featurecache.errors import DatasetError, UnknownNameError, UsageError
 from featurecache.label_cells import LabelPolicy
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 Loader = Callable[..., "Dataset"]
 """Called with the root and keyword options."""
+
+TermsRead = Literal["source", "second hand", "not read"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +34,8 @@ class DatasetSpec:
         terms_url: Page that states them; "" for one's own data.
         may_share: Whether they allow giving others what is computed from the images, such as
             embeddings, as we understand them; None if they do not say, or are one's own.
+        terms_read: How the terms are known: from their "source", "second hand" from those who
+            quote or name them, or "not read", so that ``may_share`` is assumed to be false.
         loader: The loader, or "module:function", so that listing data sets imports nothing.
         lister: Instead of a loader: "module:function" that reads the tables of a release into a
             ``Listing``, which has the options that all releases share.
@@ -51,6 +55,7 @@ class DatasetSpec:
     terms: str
     terms_url: str = ""
     may_share: bool | None = None
+    terms_read: TermsRead = "source"
     loader: str | Loader = ""
     lister: str = ""
     reads_file: bool = False
@@ -140,7 +145,7 @@ _BUILT_IN = (
     DatasetSpec(
         name="nih",
         description="NIH ChestX-ray14: 112,120 frontal images of 30,805 patients, 14 findings",
-        terms="NIH Clinical Center: free use, name the source",
+        terms="NIH Clinical Center: unrestricted use, name and link the source",
         terms_url="https://nihcc.app.box.com/v/ChestXray-NIHCC",
         may_share=True,
         lister="featurecache.datasets.nih:list_nih",
@@ -149,9 +154,11 @@ _BUILT_IN = (
     DatasetSpec(
         name="nih-google",
         description="Google's labels of 4,376 images of nih, by radiologists, 4 findings",
-        terms="Google: research and education",
+        terms="those of nih for the images, Google's for the labels",
         terms_url="https://cloud.google.com/healthcare-api/docs/resources/public-datasets/"
         "nih-chest",
+        may_share=False,
+        terms_read="not read",
         lister="featurecache.datasets.nih_google:list_nih_google",
         recognizer="featurecache.datasets.nih_google:is_nih_google",
     ),
@@ -161,6 +168,7 @@ _BUILT_IN = (
         terms="CC BY 4.0",
         terms_url="https://data.mendeley.com/datasets/rscbjbr9sj/2",
         may_share=True,
+        terms_read="second hand",
         loader="featurecache.datasets.kermany:load_kermany",
         recognizer="featurecache.datasets.kermany:is_kermany",
     ),
@@ -170,6 +178,7 @@ _BUILT_IN = (
         terms="Stanford University Dataset Research Use Agreement",
         terms_url="https://stanfordmlgroup.github.io/competitions/chexpert/",
         may_share=False,
+        terms_read="second hand",
         lister="featurecache.datasets.chexpert:list_chexpert",
         recognizer="featurecache.datasets.chexpert:is_chexpert",
         policy=LabelPolicy(blank="negative"),
@@ -180,6 +189,7 @@ _BUILT_IN = (
         terms="Stanford University Dataset Research Use Agreement",
         terms_url="https://aimi.stanford.edu/datasets/chexpert-plus",
         may_share=False,
+        terms_read="second hand",
         lister="featurecache.datasets.chexpert_plus:list_chexpert_plus",
         recognizer="featurecache.datasets.chexpert_plus:is_chexpert_plus",
         policy=LabelPolicy(blank="negative"),
@@ -187,19 +197,21 @@ _BUILT_IN = (
     DatasetSpec(
         name="padchest",
         description="PadChest: 160,861 images of 67,625 patients, 193 findings, in Spanish reports",
-        terms="BIMCV: research use, by agreement",
+        terms="BIMCV: PadChest Dataset Research Use Agreement",
         terms_url="https://bimcv.cipf.es/bimcv-projects/padchest/"
         "padchest-dataset-research-use-agreement/",
         may_share=False,
+        terms_read="second hand",
         lister="featurecache.datasets.padchest:list_padchest",
         recognizer="featurecache.datasets.padchest:is_padchest",
     ),
     DatasetSpec(
         name="padchest-gr",
         description="PadChest-GR: 4,555 images of padchest, labels of grounded reports",
-        terms="BIMCV: research use, by agreement",
+        terms="BIMCV: by agreement",
         terms_url="https://bimcv.cipf.es/bimcv-projects/padchest-gr/",
         may_share=False,
+        terms_read="not read",
         lister="featurecache.datasets.padchest_gr:list_padchest_gr",
         recognizer="featurecache.datasets.padchest_gr:is_padchest_gr",
     ),
@@ -215,9 +227,10 @@ _BUILT_IN = (
     DatasetSpec(
         name="vindr-pcxr",
         description="VinDr-PCXR: 9,125 images of children under ten, 15 diagnoses",
-        terms="PhysioNet Credentialed Health Data License 1.5.0",
+        terms="PhysioNet Restricted Health Data License 1.5.0",
         terms_url="https://physionet.org/content/vindr-pcxr/view-license/1.0.0/",
         may_share=False,
+        terms_read="second hand",
         lister="featurecache.datasets.vindr_cxr:list_vindr_pcxr",
         recognizer="featurecache.datasets.vindr_cxr:is_vindr_pcxr",
     ),
@@ -234,16 +247,17 @@ _BUILT_IN = (
     DatasetSpec(
         name="siim-acr",
         description="SIIM-ACR pneumothorax challenge 2019: 12,047 images of nih",
-        terms="SIIM: non-commercial use",
+        terms="the rules of the competition",
         terms_url="https://www.kaggle.com/c/siim-acr-pneumothorax-segmentation/rules",
         may_share=False,
+        terms_read="not read",
         lister="featurecache.datasets.siim_acr:list_siim_acr",
         recognizer="featurecache.datasets.siim_acr:is_siim_acr",
     ),
     DatasetSpec(
         name="chestx-det",
         description="ChestX-Det: 3,578 images of nih, 13 findings",
-        terms="not stated",
+        terms="not stated; the images are those of nih",
         terms_url="https://github.com/Deepwise-AILab/ChestX-Det-Dataset",
         lister="featurecache.datasets.chestx_det:list_chestx_det",
         recognizer="featurecache.datasets.chestx_det:is_chestx_det",
@@ -254,6 +268,7 @@ _BUILT_IN = (
         terms="CC BY-NC-ND 4.0",
         terms_url="https://openi.nlm.nih.gov/faq",
         may_share=False,
+        terms_read="second hand",
         lister="featurecache.datasets.openi:list_openi",
         recognizer="featurecache.datasets.openi:is_openi",
     ),
@@ -280,32 +295,38 @@ _BUILT_IN = (
     DatasetSpec(
         name="montgomery",
         description="Montgomery County: 138 frontal images, tuberculosis or normal",
-        terms="NLM: research use, name the source",
-        terms_url="https://lhncbc.nlm.nih.gov/LHC-downloads/downloads.html",
+        terms="NLM: available to the research community",
+        terms_url="https://lhncbc.nlm.nih.gov/LHC-publications/pubs/"
+        "TuberculosisChestXrayImageDataSets.html",
         lister="featurecache.datasets.tuberculosis:list_montgomery",
         recognizer="featurecache.datasets.tuberculosis:is_montgomery",
     ),
     DatasetSpec(
         name="shenzhen",
         description="Shenzhen: 662 frontal images, tuberculosis or normal",
-        terms="NLM: research use, name the source",
-        terms_url="https://lhncbc.nlm.nih.gov/LHC-downloads/downloads.html",
+        terms="NLM: available to the research community",
+        terms_url="https://lhncbc.nlm.nih.gov/LHC-publications/pubs/"
+        "TuberculosisChestXrayImageDataSets.html",
         lister="featurecache.datasets.tuberculosis:list_shenzhen",
         recognizer="featurecache.datasets.tuberculosis:is_shenzhen",
     ),
     DatasetSpec(
         name="covidx",
         description="COVIDx: images from several sources, COVID-19 or not",
-        terms="those of its sources",
-        terms_url="https://www.kaggle.com/datasets/andyczhao/covidx-cxr2",
+        terms="those of its sources, such as BIMCV-COVID19+",
+        terms_url="https://github.com/lindawangg/COVID-Net/blob/master/docs/COVIDx.md",
+        may_share=False,
+        terms_read="second hand",
         lister="featurecache.datasets.covidx:list_covidx",
         recognizer="featurecache.datasets.covidx:is_covidx",
     ),
     DatasetSpec(
         name="covid-radiography",
         description="COVID-19 Radiography Database: 21,165 images from several sources, 4 classes",
-        terms="those of its sources",
+        terms="those of its sources, such as BIMCV-COVID19+",
         terms_url="https://www.kaggle.com/datasets/tawsifurrahman/covid19-radiography-database",
+        may_share=False,
+        terms_read="second hand",
         lister="featurecache.datasets.covid_radiography:list_covid_radiography",
         recognizer="featurecache.datasets.covid_radiography:is_covid_radiography",
     ),

@@ -224,7 +224,7 @@ _BUILT_IN = (
         dim=1536,
         pixels=768,
         extra="timm",
-        license="ASU, non-commercial",
+        license="ASU: academic and other non-commercial research",
         exposed_to=("chexpert", "mimic-cxr-jpg", "nih", "rsna", "shenzhen", "vindr-cxr"),
         note="images only; Ark+ Swin-L before its projector, trained on labels of these data sets",
     ),

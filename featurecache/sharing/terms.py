@@ -2,12 +2,19 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
-from featurecache.datasets.registry import DATASETS, DatasetSpec
+from featurecache.datasets.registry import DATASETS, DatasetSpec, TermsRead
 from featurecache.errors import UsageError
 from featurecache.provenance.names import base_name
 from featurecache.store.cache import Cache
+
+_MAY_SHARE: Final = {
+    True: "allow sharing what is computed from the images",
+    False: "do not allow sharing what is computed from the images",
+    None: "do not say whether what is computed from the images may be shared",
+}
+_READ: Final[Mapping[TermsRead, str]] = {"source": "", "second hand": ", as others quote them"}
 
 
 @dataclass(frozen=True)
@@ -53,26 +60,35 @@ class Terms:
         forbidden = [spec for spec in self.datasets if spec.may_share is False]
         if forbidden and not (permission or "").strip():
             spec = forbidden[0]
+            if spec.terms_read == "not read":
+                raise UsageError(
+                    f"featurecache does not know whether the terms of {spec.name} ({spec.terms}, "
+                    f"{spec.terms_url}) allow giving what is computed from its images to others. "
+                    "Read them: if they do, or with a permission of who grants them, say so as "
+                    "`permission`, which the card will state"
+                )
             raise UsageError(
                 f"the terms of {spec.name} ({spec.terms}, {spec.terms_url}) do not allow giving "
-                "the data, or what is computed from its images, to others. With a permission of "
-                "who grants them, say which one as `permission`, which the card will state"
+                "the data, or what is computed from its images, to others"
+                f"{_READ[spec.terms_read]}. With a permission of who grants them, say which one "
+                "as `permission`, which the card will state"
             )
 
     def lines(self) -> list[str]:
         """Return a sentence on the terms of each data set."""
         if not self.datasets:
             return ["The data set is not a public one that featurecache knows: its terms apply."]
-        may_share = {
-            True: "They allow sharing what is computed from the images.",
-            False: "They do not allow sharing what is computed from the images.",
-            None: "They do not say whether what is computed from the images may be shared.",
-        }
         return [
             f"{spec.name}: {spec.terms}{f' ({spec.terms_url})' if spec.terms_url else ''}. "
-            f"{may_share[spec.may_share]}"
+            f"{_statement(spec)}"
             for spec in self.datasets
         ]
+
+
+def _statement(spec: DatasetSpec) -> str:
+    if spec.terms_read == "not read":
+        return "Whether they allow sharing what is computed from the images was not checked."
+    return f"They {_MAY_SHARE[spec.may_share]}{_READ[spec.terms_read]}."
 
 
 def _registered(name: str) -> DatasetSpec | None:

@@ -73,6 +73,16 @@ def test_names_of_other_data_sets_are_known_in_ones_own_but_not_what_is_near():
     }
     matches = match_labels(["Pneumonia"], own, trained_on=["nih"], datasets=["rsna"])
     assert matches == {"Pneumonia": near("Target")}
+    # With its mapping file, images of rsna are those of nih.
+    assert match_labels(["Target"], ["Pneumonia"], trained_on=["nih"]) == {
+        "Target": near("Pneumonia")
+    }
+
+
+def test_the_airspace_opacity_of_mimic_is_the_lung_opacity_of_chexpert():
+    trained, present = ("Lung Opacity", "Edema"), ("Airspace Opacity", "Edema")
+    matches = match_labels(trained, present, trained_on=["chexpert"], datasets=["mimic-cxr-jpg"])
+    assert matches == {"Lung Opacity": same("Airspace Opacity"), "Edema": same("Edema")}
 
 
 def test_the_closest_of_several_labels_is_meant_and_none_of_equally_close_ones():

@@ -2,6 +2,7 @@
 
 import hmac
 import json
+import re
 import stat
 from collections.abc import Iterator
 from dataclasses import replace
@@ -216,14 +217,15 @@ def test_a_run_comes_back_with_the_pseudonyms_of_its_cache(hub: Hub, tmp_path: P
 
 
 @pytest.mark.parametrize(
-    "name", ["mimic-cxr-jpg", "chexpert", "padchest", "vindr-cxr", "brax", "openi", "siim-acr"]
+    "name", ["mimic-cxr-jpg", "chexpert", "padchest", "vindr-cxr", "brax", "openi", "covidx"]
 )
 def test_data_sets_that_may_not_be_shared_are_refused_without_a_permission(
     name: str, hub: Hub, tmp_path: Path
 ) -> None:
     assert DATASETS[name].may_share is False
     cache = make_cache(tmp_path / "any" / "m.h5", collection=name)
-    reason = rf"the terms of {name} \({DATASETS[name].terms}, https://.*do not allow giving"
+    terms = re.escape(DATASETS[name].terms)
+    reason = rf"the terms of {name} \({terms}, https://.*do not allow giving"
     with pytest.raises(ValueError, match=reason):
         fc.push_cache(cache, REPO, yes=True)
     tuned = make_cache(tmp_path / "tuned" / "m.h5", trained_on={name: ImageRecords.of(name, ["1"])})
@@ -244,6 +246,29 @@ def test_every_public_data_set_states_where_its_terms_are() -> None:
         is_own = spec.terms == "those of your data"
         assert bool(spec.terms_url) != is_own, spec.name
         assert not (is_own and spec.may_share is not None), spec.name
+
+
+def test_terms_that_were_not_read_are_taken_to_forbid_sharing(hub: Hub, tmp_path: Path) -> None:
+    unread = [spec.name for spec in DATASETS.values() if spec.terms_read == "not read"]
+    assert unread == ["nih-google", "padchest-gr", "siim-acr"]
+    assert {DATASETS[name].may_share for name in unread} == {False}
+    cache = make_cache(tmp_path / "any" / "m.h5", collection="siim-acr")
+    with pytest.raises(
+        ValueError, match=r"does not know whether the terms of siim-acr \(the rules"
+    ):
+        fc.push_cache(cache, REPO, yes=True)
+    push = fc.push_cache(cache, REPO, permission="the rules, read on 2 December")
+    assert push.terms[0].endswith("what is computed from the images was not checked.")
+    assert hub.requests == []
+
+
+def test_the_card_says_where_terms_are_known_second_hand(hub: Hub, tmp_path: Path) -> None:
+    cache = make_cache(tmp_path / "any" / "m.h5", collection="kermany")
+    assert "They allow sharing what is computed from the images, as others quote them." in (
+        fc.push_cache(cache, REPO).card
+    )
+    cache = make_cache(tmp_path / "any" / "n.h5", collection="nih")
+    assert "They allow sharing what is computed from the images." in fc.push_cache(cache, REPO).card
 
 
 def change(hub: Hub, name: str, content: bytes, kind: str = "datasets") -> None:
