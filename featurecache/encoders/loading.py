@@ -222,6 +222,30 @@ def check_model(
         raise UnknownNameError("model", name, ENCODERS, hint=hint)
 
 
+def encoder_class(model: str) -> type[Encoder] | None:
+    """Return the class of a model's encoder, which states what it embeds, without loading it.
+
+    Args:
+        model: See ``load_encoder``.
+
+    Returns:
+        The class; None for a repository of the hub, whose configuration would be downloaded, and
+        for an encoder with a loader of its own.
+
+    Raises:
+        CheckpointError: A folder is no checkpoint, or its model type is not supported.
+    """
+    if model.startswith(TIMM_PREFIX):
+        return TimmEncoder
+    if spec := find_encoder(model):
+        families = {**_FAMILIES, "pair": PairEncoder, "medclip": MedclipEncoder}
+        return families.get(spec.family)
+    if model.startswith(HUB_PREFIX):
+        return None
+    folder = _encoder_folder(Path(model).expanduser())
+    return _class_of(open_checkpoint(folder, TRANSFORMERS), name=folder.name)
+
+
 def as_encoder(
     model: str | os.PathLike[str] | Encoder,
     *,
@@ -470,13 +494,19 @@ def _converted_folder(spec: EncoderSpec) -> Path:
 def _load_by_model_type(
     checkpoint: Checkpoint, *, name: str, device: str, precision: str
 ) -> Encoder:
+    return _class_of(checkpoint, name=name)(
+        checkpoint, name=name, device=device, precision=precision
+    )
+
+
+def _class_of(checkpoint: Checkpoint, *, name: str) -> type[CheckpointEncoder]:
     config = checkpoint.config()
     model_type = config.get("model_type")
     if model_type is None and "architecture" in config:
-        return TimmEncoder(checkpoint, name=name, device=device, precision=precision)
+        return TimmEncoder
     if model_type not in _MODEL_TYPES:
         raise CheckpointError(
             f"{name} has model_type {model_type!r} in its config.json; supported are "
             f"{', '.join(_MODEL_TYPES)}, and what timm writes"
         )
-    return _MODEL_TYPES[model_type](checkpoint, name=name, device=device, precision=precision)
+    return _MODEL_TYPES[model_type]

@@ -118,8 +118,9 @@ def extract(  # type: ignore[misc]  # the options of both overloads are these
             of a fine-tuning run, or an ``Encoder``. For a list of them, each image is decoded once
             and every encoder gets a cache of its own.
         prompts: Prompt set to encode for the labels: a name ("signs", "showing", "lungs"), a .json
-            or .toml file, or a ``PromptSet``. The default is "signs"; a model without a text
-            encoder, or a data set without labels, gets none.
+            or .toml file, or a ``PromptSet``. The default is "signs". Models without a text encoder
+            and data sets without labels get none; naming a prompt set is an error only if no model
+            has a text encoder.
         cache_dir: Directory of the caches; the cache is ``CACHE_DIR/DATASET/MODEL.h5``.
         weights: Local checkpoint to use for the model instead of downloading it.
         device: "auto", "cpu", "cuda" or "mps"; or "all" for all CUDA devices of this machine, with
@@ -385,9 +386,10 @@ def _prepare(
         for model, kind in zip(models, kinds, strict=True)
     ]
     encoders = [load(backend=backend, precision=precision) for load in loaders]
-    for encoder in encoders:
-        if prompts is not None and not encoder.has_text:
-            raise UsageError(f"model {encoder.name} has no text encoder: leave out `prompts`")
+    if prompts is not None and not any(encoder.has_text for encoder in encoders):
+        names = list(dict.fromkeys(encoder.name for encoder in encoders))
+        has = "has" if len(names) == 1 else "have"
+        raise UsageError(f"{' and '.join(names)} {has} no text encoder: leave out `prompts`")
     dataset = with_bit_depth(
         dataset,
         bit_depth,

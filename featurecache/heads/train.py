@@ -147,16 +147,7 @@ def train_head(
         raise UsageError("`head` must name one or more heads, each once")
     prompts = cache.prompt_set_name(settings.get("prompts"))
     configs = [HeadConfig(head=name, **{**settings, "prompts": prompts}) for name in names]
-    for argument, number in (("seeds", seeds), ("ensemble", ensemble)):
-        if number < 1:
-            raise UsageError(f"`{argument}` is {number}: must be at least 1")
-    if seeds > 1 and ensemble > 1:
-        raise UsageError(
-            "`seeds` and `ensemble` are both given: an ensemble is one model of several seeds, and "
-            "`seeds` trains a model several times. Leave one of them out"
-        )
-    if not 0 < coverage < 1:
-        raise UsageError(f"`coverage` is {coverage}: must be above 0 and below 1")
+    check_repeats(seeds=seeds, ensemble=ensemble, coverage=coverage)
     for config in configs:  # before the first of them is trained
         head_spec(config.head).check(config)
     runs = []
@@ -177,6 +168,29 @@ def train_head(
         )
         runs.append(replace(run, log=trackers))
     return runs[0] if isinstance(head, str) else runs
+
+
+def check_repeats(*, seeds: int, ensemble: int, coverage: float) -> None:
+    """Check the numbers that ``train_head`` takes beside the settings of a head.
+
+    Args:
+        seeds: See ``train_head``.
+        ensemble: See ``train_head``.
+        coverage: See ``train_head``.
+
+    Raises:
+        UsageError: One is out of its range, or there are several seeds of an ensemble.
+    """
+    for argument, number in (("seeds", seeds), ("ensemble", ensemble)):
+        if number < 1:
+            raise UsageError(f"`{argument}` is {number}: must be at least 1")
+    if seeds > 1 and ensemble > 1:
+        raise UsageError(
+            "`seeds` and `ensemble` are both given: an ensemble is one model of several seeds, and "
+            "`seeds` trains a model several times. Leave one of them out"
+        )
+    if not 0 < coverage < 1:
+        raise UsageError(f"`coverage` is {coverage}: must be above 0 and below 1")
 
 
 def _train(

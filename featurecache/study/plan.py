@@ -12,24 +12,23 @@ from featurecache.datasets.load import load_dataset
 from featurecache.datasets.registry import get_dataset_spec
 from featurecache.errors import UnknownNameError, UsageError
 from featurecache.extraction.extract import DEFAULT_PROMPTS
-from featurecache.features import parse_features
-from featurecache.finetune.config import FinetuneConfig, make_config
-from featurecache.heads.config import HeadConfig
 from featurecache.heads.registry import head_spec
 from featurecache.io.atomic import cut_name
 from featurecache.io.fingerprint import fingerprint
-from featurecache.label_cells import LabelPolicy
-from featurecache.metrics.thresholds import OperatingPoint
-from featurecache.study.file import OPENING, Step, StudyFile
-from featurecache.units import Units
+from featurecache.prompts import PromptSet, load_prompts
+from featurecache.study.check import (
+    DEFAULT_FEATURES,
+    check_arguments,
+    check_extraction,
+    find_misfit,
+)
+from featurecache.study.file import Step, StudyFile
 
 if TYPE_CHECKING:
     from featurecache.datasets.dataset import Dataset
 
 ExperimentKind = Literal["zero_shot", "train_head", "finetune", "evaluate"]
 
-DEFAULT_FEATURES: Final = "default"
-_JOINT_SPACE: Final = (DEFAULT_FEATURES, "projected")
 _WITHOUT_EFFECT: Final = ("workers", "image_timeout", "device")
 """Arguments that change how long something takes, and not its result."""
 _MAX_NAME: Final = 120
@@ -90,10 +89,16 @@ class Experiment:
     def settings(self) -> dict[str, str]:
         """Its arguments as texts, without those that are columns of their own."""
         return {
-            name: " ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+            name: _as_text(value)
             for name, value in self.arguments.items()
             if name not in ("head", "label_map")
         }
+
+
+def _as_text(value: Any) -> str:
+    if isinstance(value, PromptSet):
+        return value.name
+    return " ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
 
 
 @dataclass(frozen=True)
@@ -117,11 +122,11 @@ class StudyPlan:
 
     @property
     def prompts(self) -> list[str]:
-        """All prompt sets that are embedded, each once."""
+        """All prompt sets that are named, each once; ``extract`` has a default if none is."""
         named = [*self.file.prompts]
         for step in self.file.steps:
             named += step.values.get("prompts", []) if step.kind != "finetune" else []
-        return list(dict.fromkeys(named)) or [DEFAULT_PROMPTS]
+        return list(dict.fromkeys(named))
 
 
 def make_plan(file: StudyFile) -> StudyPlan:
@@ -133,12 +138,17 @@ def make_plan(file: StudyFile) -> StudyPlan:
         file: The study file.
 
     Raises:
-        UsageError: Arguments contradict each other, or two experiments have the same title.
-        UnknownNameError: There is no such data set, head, recipe or value.
+        UsageError: Arguments contradict each other, do not fit a model, or are out of their range.
+        UnknownNameError: There is no such data set, model, head, recipe, prompt set or value.
         DatasetError: A data set is missing or malformed.
+        CheckpointError: The folder of a model is not a checkpoint.
+        PromptError: A prompt file cannot be used.
     """
     datasets = {name: _load(name, options, file) for name, options in file.datasets.items()}
+    for dataset in datasets.values():
+        dataset.require_labels()
     plan = StudyPlan(file, datasets, ())
+    check_extraction(file, plan.prompts)
     identified: dict[str, Experiment] = {}
     contents = {name: _fingerprint_of(dataset) for name, dataset in datasets.items()}
     for experiment in _experiments(file, plan.prompts):
@@ -183,17 +193,27 @@ def _fingerprint_of(dataset: "Dataset") -> str:
 
 def _experiments(file: StudyFile, prompts: Sequence[str]) -> Iterator[Experiment]:
     for step in file.steps:
+        unfit: dict[str, str] = {}
+        fitting = set()
         for values in _with_defaults(file, step, prompts).combinations():
             dataset, model = values.pop("dataset"), values.pop("model")
             features = values.pop("features", DEFAULT_FEATURES)
-            others = values.pop("evaluate_on", [])
-            if (head := values.get("head")) is not None:
-                if "features" not in step.values and not _suits(head, features):
-                    continue
-                if not head_spec(head).uses_text:
-                    values.pop("prompts", None)
-            label_map = values.pop("label_map", None)
-            _check(step, values)
+            others, label_map = values.pop("evaluate_on", []), values.pop("label_map", None)
+            check_arguments(step.kind, values)
+            if "head" in values and not head_spec(values["head"]).uses_text:
+                values.pop("prompts", None)
+            misfit = find_misfit(step.kind, model, features, values)
+            if misfit is not None and misfit.argument in step.values:
+                raise UsageError(
+                    f"{file.path}: {misfit.reason}; leave out `{misfit.argument}` of {step.kind} "
+                    "for all that fit"
+                )
+            if misfit is not None:
+                unfit.setdefault(str(values), misfit.reason)
+                continue
+            fitting.add(str(values))
+            if "prompts" in values and step.kind != "finetune":
+                values["prompts"] = load_prompts(values["prompts"])
             one = Experiment(step.kind, dataset, model, features, values)
             yield one
             mapped = {} if label_map is None else {"label_map": label_map}
@@ -202,46 +222,17 @@ def _experiments(file: StudyFile, prompts: Sequence[str]) -> Iterator[Experiment
                     yield Experiment(
                         "evaluate", other, model, features, {**values, **mapped}, training=one
                     )
+        for arguments, reason in unfit.items():
+            if arguments not in fitting:
+                raise UsageError(f"{file.path}: no model and features of [extract] fit: {reason}")
 
 
 def _with_defaults(file: StudyFile, step: Step, prompts: Sequence[str]) -> Step:
     """Return a step with all data sets, models, features and prompts that it does not name."""
     values: dict[str, Sequence[Any]] = {"dataset": list(file.datasets), "model": file.models}
-    if step.kind == "train_head":
-        values["features"] = file.features
-    if step.kind == "zero_shot":
-        values["features"] = [name for name in file.features if name in _JOINT_SPACE]
     if step.kind != "finetune":
-        values["prompts"] = prompts
+        values |= {"features": file.features, "prompts": prompts or [DEFAULT_PROMPTS]}
     return Step(step.kind, {**values, **step.values})
-
-
-def _suits(head: str, features: str) -> bool:
-    """Return whether a head takes features, as far as that is known without the encoder."""
-    spec = head_spec(head)
-    is_tokens = features != DEFAULT_FEATURES and parse_features(features).grid is not None
-    return spec.takes_tokens == is_tokens and (spec.text != "aligned" or features in _JOINT_SPACE)
-
-
-def _check(step: Step, values: Mapping[str, Any]) -> None:
-    """Check arguments before anything is computed."""
-    opening = {name: values[name] for name in OPENING if name in values}
-    LabelPolicy(**{name: opening[name] for name in opening if name in _names(LabelPolicy)})
-    Units(**{name: opening[name] for name in opening if name in _names(Units)})
-    if "operating_point" in values:
-        OperatingPoint.parse(values["operating_point"])
-    if values.get("seeds", 1) < 1:
-        raise UsageError(f"`seeds` is {values['seeds']}: must be at least 1")
-    if step.kind == "train_head":
-        config = HeadConfig(**{k: v for k, v in values.items() if k in _names(HeadConfig)})
-        head_spec(config.head).check(config)
-    if step.kind == "finetune":
-        settings = {k: v for k, v in values.items() if k in _names(FinetuneConfig)}
-        make_config(values.get("recipe"), settings)
-
-
-def _names(cls: Any) -> set[str]:
-    return {field.name for field in fields(cls)}
 
 
 def _identity(experiment: Experiment, file: StudyFile, contents: Mapping[str, str]) -> str:
@@ -263,7 +254,18 @@ def _identity(experiment: Experiment, file: StudyFile, contents: Mapping[str, st
 
 
 def _with_effect(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in arguments.items() if name not in _WITHOUT_EFFECT}
+    return {
+        name: _content(load_prompts(value)) if name == "prompts" else value
+        for name, value in arguments.items()
+        if name not in _WITHOUT_EFFECT
+    }
+
+
+def _content(prompts: PromptSet) -> dict[str, Any]:
+    values = {field.name: getattr(prompts, field.name) for field in fields(prompts)}
+    return {
+        name: dict(value) if isinstance(value, Mapping) else value for name, value in values.items()
+    }
 
 
 def _with_titles(experiments: Sequence[Experiment]) -> list[Experiment]:

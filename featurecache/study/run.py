@@ -17,8 +17,9 @@ from featurecache.progress import DetailedProgress
 from featurecache.runs.run import Run, load_run
 from featurecache.store.cache import Cache
 from featurecache.store.open import open_cache
+from featurecache.study.check import named_features
 from featurecache.study.file import OPENING, read_study
-from featurecache.study.plan import DEFAULT_FEATURES, Experiment, StudyPlan, make_plan
+from featurecache.study.plan import Experiment, StudyPlan, make_plan
 from featurecache.study.results import StudyTable, results_frame, study_tables, write_results
 
 if TYPE_CHECKING:
@@ -162,33 +163,22 @@ def _extract(
         return
     if name in failed:
         raise FeaturecacheError(failed[name])
-    features = [None if kind == DEFAULT_FEATURES else kind for kind in file.features]
-
-    def embed(models: Sequence[str], prompts: str | None) -> list[Cache]:
-        return extract(
-            plan.datasets[name],
-            models,
-            prompts=prompts,
-            features=features,
-            cache_dir=file.cache_dir,
-            **file.extraction,
-        )
-
     try:
-        made = embed(file.models, None)
-        keys = list(product(file.models, file.features))
-        with_text = {
-            model for (model, _), cache in zip(keys, made, strict=True) if cache.prompt_sets
-        }
-        for prompts in plan.prompts:
-            if models := [model for model in file.models if model in with_text]:
-                embed(models, prompts)
+        named: Sequence[str | None] = plan.prompts or [None]
+        for prompts in named:
+            made = extract(
+                plan.datasets[name],
+                file.models,
+                prompts=prompts,
+                features=list(map(named_features, file.features)),
+                cache_dir=file.cache_dir,
+                **file.extraction,
+            )
     except FeaturecacheError as error:
         failed[name] = str(error)
         raise
-    caches |= {
-        (name, model, kind): cache.path for (model, kind), cache in zip(keys, made, strict=True)
-    }
+    keys = product([name], file.models, file.features)
+    caches |= {key: cache.path for key, cache in zip(keys, made, strict=True)}
 
 
 def _run(plan: StudyPlan, experiment: Experiment, caches: _Caches) -> Run | None:

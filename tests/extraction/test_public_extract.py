@@ -72,6 +72,14 @@ def test_model_without_text_gets_no_prompts_unless_they_are_given(
         fc.extract(dataset, vision, prompts="signs", cache_dir=cache)
 
 
+def test_prompts_are_for_those_of_several_models_that_have_text(
+    dataset: Dataset, cache: Path
+) -> None:
+    models = [StubEncoder("dual"), StubEncoder("vision", has_text=False)]
+    made = fc.extract(dataset, models, prompts="lungs", cache_dir=cache)
+    assert [list(one.texts) for one in made] == [["lungs"], []]
+
+
 def test_execution_is_measured_and_kept(
     dataset: Dataset, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

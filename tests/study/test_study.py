@@ -210,6 +210,17 @@ def test_dry_run_lists_experiments(tmp_path):
         ("seeds = 2", 'seeds = ["2"]', "train_head: seeds: .* integer"),
         ("seeds = 2", "seeds = 0", "must be at least 1"),
         ('model = "tiny"', "model = 5", "extract: model: .* string"),
+        ('model = "tiny"', 'model = "tinny"', "unknown model 'tinny': did you mean tiny"),
+        ('model = "tiny"', 'model = ["tiny", "minilm"]', "minilm embeds no images"),
+        ('model = "tiny"', 'model = ["tiny", "x/tiny"]', "unknown model 'x/tiny'"),
+        ('model = "tiny"', 'model = "rad-dino"', "no model has a text encoder .rad-dino."),
+        ('model = "tiny"', 'model = "tiny"\nfeatures = "men"', "no features 'men'"),
+        ('model = "tiny"', 'model = "tiny"\nresize = "crop"', "crop"),
+        ('model = "tiny"', 'model = "tiny"\nbatch_size = 0', "`batch_size` is 0"),
+        ('"lungs"]', '"lung"]', "unknown prompt set 'lung': did you mean lungs"),
+        ("[[zero_shot]]", '[[zero_shot]]\nscoring = "pairs"', "unknown scoring 'pairs'"),
+        ("seeds = 2", "seeds = 2\nensemble = 2", "`seeds` and `ensemble` are both given"),
+        ("seeds = 2", "coverage = 1.0", "`coverage` is 1.0"),
         ('evaluate_on = ["ward"]', 'evaluate_on = "ward"', "evaluate_on: .* list"),
         ("n_images = 40", 'n_images = "40"', "data set ward of"),
         ("seeds = 2", 'uncertain = "perhaps"', "perhaps"),
@@ -223,15 +234,106 @@ def test_mistakes_are_found_before_anything_runs(old, new, message, tmp_path, ca
     assert not (tmp_path / "studies").exists()
 
 
-def test_missing_file_and_unknown_model(tmp_path):
+def test_missing_file(tmp_path):
     with pytest.raises(UsageError, match="No such file"):
         fc.plan_study(tmp_path / "none.toml")
-    (tmp_path / "heads.toml").write_text(STUDY.replace('"tiny"', '"tinny"'))
-    result = fc.run_study(tmp_path / "heads.toml")
-    assert set(result.failures) == {
-        f"{one.dataset}: {one.title}" for one in result.plan.experiments
-    }
-    assert "did you mean tiny" in next(iter(result.failures.values()))
+
+
+MODELS = """
+[datasets.phantom]
+n_images = 40
+
+[extract]
+model = ["tiny", "dinov2-small", "dinov2-minilm"]
+features = ["default", "mean", "tokens:2"]
+"""
+
+
+def planned(tmp_path: Path, text: str) -> list[tuple[str, str, str]]:
+    (tmp_path / "models.toml").write_text(text)
+    experiments = fc.plan_study(tmp_path / "models.toml").experiments
+    return [(one.method, one.model, one.features) for one in experiments]
+
+
+def test_a_step_is_done_with_the_models_and_features_that_fit(tmp_path):
+    steps = """
+[[zero_shot]]
+[[train_head]]
+head = ["linear", "concat", "clap", "attentive"]
+[[finetune]]
+objective = ["bce", "contrastive"]
+"""
+    models = ("tiny", "dinov2-small", "dinov2-minilm")
+    assert sorted(planned(tmp_path, MODELS + steps)) == sorted(
+        [
+            ("zero-shot", "tiny", "default"),
+            *(("linear", model, kind) for model in models for kind in ("default", "mean")),
+            *(("concat", model, kind) for model in models[::2] for kind in ("default", "mean")),
+            ("clap", "tiny", "default"),
+            *(("attentive", model, "tokens:2") for model in models),
+            *(("fine-tuned", model, "default") for model in models),
+            ("fine-tuned", "tiny", "default"),
+        ]
+    )
+
+
+def test_a_folder_of_a_model_is_known_by_its_configuration(tmp_path):
+    folder = tmp_path / "ours"
+    folder.mkdir()
+    (folder / "model.safetensors").touch()
+    text = MODELS.replace('"tiny"', '"./ours"') + '[[train_head]]\nhead = ["concat", "linear"]\n'
+    (folder / "config.json").write_text('{"model_type": "siglip"}')
+    assert ("concat", str(folder), "default") in planned(tmp_path, text)
+    (folder / "config.json").write_text('{"model_type": "dinov2"}')
+    found = planned(tmp_path, text)
+    assert ("concat", str(folder), "default") not in found
+    assert ("linear", str(folder), "default") in found
+    (folder / "config.json").write_text('{"model_type": "detr"}')
+    with pytest.raises(UsageError, match="model_type 'detr'"):
+        planned(tmp_path, text)
+
+
+@pytest.mark.parametrize(
+    ("step", "message"),
+    [
+        ('[[train_head]]\nhead = "concat"\nmodel = "dinov2-small"', "has no text encoder; leave"),
+        ('[[train_head]]\nhead = "clap"\nmodel = "dinov2-minilm"', "embed them in one space"),
+        ('[[train_head]]\nhead = "linear"\nfeatures = "tokens:2"', "takes one vector"),
+        ('[[train_head]]\nhead = "attentive"\nfeatures = "mean"', "takes tokens"),
+        ('[[zero_shot]]\nfeatures = "mean"', "share no space with the features mean"),
+        ('[[zero_shot]]\nmodel = "dinov2-small"', "embed them in one space"),
+        ('[[finetune]]\nobjective = "contrastive"\nmodel = "dinov2-small"', "contrastive"),
+    ],
+)
+def test_a_named_model_or_features_must_fit(step, message, tmp_path):
+    with pytest.raises(UsageError, match=message):
+        planned(tmp_path, MODELS + step)
+
+
+def test_every_head_must_fit_some_model(tmp_path):
+    models = MODELS.replace('"tiny", ', "").replace(', "dinov2-minilm"', "")
+    step = '[[train_head]]\nhead = ["linear", "concat"]\n'
+    with pytest.raises(UsageError, match=r"no model and features .* concat uses texts"):
+        planned(tmp_path, models + step)
+
+
+def test_a_prompt_file_is_used_and_only_named_prompts_are_embedded(tmp_path):
+    prompts = tmp_path / "mine.toml"
+    prompts.write_text("templates = ['{pathology} it is']\nnegatives = ['no {pathology}']\n")
+    study = STUDY.replace('["signs", "lungs"]', '"mine.toml"').replace("seeds = 2", "")
+    study = study.replace('"linear"]', '"concat"]\nepochs = 1')
+    (tmp_path / "own.toml").write_text(study.replace('"prototype", ', ""))
+    result = fc.run_study(tmp_path / "own.toml")
+    assert not result.failures
+    cache = fc.open_cache(tmp_path / "cache/phantom/tiny.h5")
+    assert cache.prompt_sets == {"mine"}
+    zero_shot = result.frame.query("method == 'zero-shot' and of == 'micro' and metric == 'auroc'")
+    direct = fc.zero_shot(cache, prompts="mine", n_bootstrap=0).metrics.micro.auroc
+    assert zero_shot["value"].tolist() == [direct]
+    assert set(result.frame["prompts"]) == {"mine"}
+    assert fc.plan_study(tmp_path / "own.toml").pending == []
+    prompts.write_text("templates = ['signs of {pathology}']\nnegatives = ['no {pathology}']\n")
+    assert len(fc.plan_study(tmp_path / "own.toml").pending) == 3
 
 
 def test_published_results_are_of_the_same_images_labels_and_metric():
