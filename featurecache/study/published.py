@@ -1,7 +1,7 @@
 """Published results, to be shown beside those of a study where they are of the same test images."""
 
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -13,46 +13,74 @@ class PublishedResult:
 
     Attributes:
         method: What was trained, and how.
-        collection: The published images.
-        n: Number of scored images.
-        n_labels: Number of labels of the average.
         metric: The metric, a key of ``evaluation.table.COLUMNS``.
         value: Its value.
-        protocol: Splits, and what the encoder had been trained on.
+        protocol: Splits, and how it was trained.
         source: Where it was published.
     """
 
     method: str
-    collection: str
-    n: int
-    n_labels: int
     metric: str
     value: float
     protocol: str
     source: str
 
 
+@dataclass(frozen=True)
+class PublishedTestSet:
+    """A published test set, and results on it.
+
+    Attributes:
+        collection: The published images.
+        level: What was scored: "image" or "study".
+        n: Number of scored images or studies.
+        labels: The labels behind the average.
+        results: The results.
+    """
+
+    collection: str
+    level: str
+    n: int
+    labels: frozenset[str]
+    results: tuple[PublishedResult, ...]
+
+
 @cache
-def published_results() -> Sequence[PublishedResult]:
-    """Return all published results that the package knows."""
+def published_test_sets() -> Sequence[PublishedTestSet]:
+    """Return all published test sets that the package knows, with their results."""
     content = Path(__file__).with_suffix(".toml").read_text(encoding="utf-8")
-    return tuple(PublishedResult(**result) for result in tomllib.loads(content)["result"])
+    return tuple(
+        PublishedTestSet(
+            collection=stated["collection"],
+            level=stated["level"],
+            n=stated["n"],
+            labels=frozenset(stated["labels"]),
+            results=tuple(
+                PublishedResult(**one, protocol=stated["protocol"], source=stated["source"])
+                for one in stated["result"]
+            ),
+        )
+        for stated in tomllib.loads(content)["test_set"]
+    )
 
 
 def comparable_results(
-    collection: str, n: int, n_labels: int, metrics: Sequence[str]
+    collection: str, level: str, n: int, labels: Iterable[str], metrics: Sequence[str]
 ) -> list[PublishedResult]:
     """Return the published results with the same test images, labels and metric.
 
     Args:
         collection: Name of the image collection, see ``Dataset``.
-        n: Number of scored images.
-        n_labels: Number of labels of the average.
+        level: What was scored: "image" or "study".
+        n: Number of scored images or studies.
+        labels: The labels behind the average.
         metrics: The metrics.
     """
+    scored = (collection, level, n, frozenset(labels))
     return [
         result
-        for result in published_results()
-        if (result.collection, result.n, result.n_labels) == (collection, n, n_labels)
-        and result.metric in metrics
+        for test_set in published_test_sets()
+        if (test_set.collection, test_set.level, test_set.n, test_set.labels) == scored
+        for result in test_set.results
+        if result.metric in metrics
     ]

@@ -180,8 +180,9 @@ def _table(plan: StudyPlan, group: Mapping[Experiment, Run], one_of_several: boo
         ),
         published=comparable_results(
             plan.datasets[one.dataset].collection or one.dataset,
+            metrics.level,
             metrics.n,
-            len(metrics.macro_labels),
+            metrics.macro_labels,
             plan.file.metrics,
         ),
     )

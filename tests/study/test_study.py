@@ -10,10 +10,13 @@ from typer.testing import CliRunner
 
 import featurecache as fc
 from featurecache.cli.app import app
+from featurecache.datasets.nih import LABELS as NIH_LABELS
+from featurecache.datasets.registry import DATASETS
 from featurecache.errors import UsageError
+from featurecache.evaluation.table import COLUMNS
 from featurecache.study import results as study_results
 from featurecache.study import run as study_run
-from featurecache.study.published import comparable_results
+from featurecache.study.published import comparable_results, published_test_sets
 
 STUDY = """
 n_bootstrap = 20
@@ -337,12 +340,28 @@ def test_a_prompt_file_is_used_and_only_named_prompts_are_embedded(tmp_path):
 
 
 def test_published_results_are_of_the_same_images_labels_and_metric():
-    found = comparable_results("nih", 25596, 14, ["macro AUROC"])
-    assert found
-    assert all(0.5 < result.value < 1 and result.source for result in found)
-    assert comparable_results("nih", 25595, 14, ["macro AUROC"]) == []
-    assert comparable_results("nih", 25596, 13, ["macro AUROC"]) == []
-    assert comparable_results("nih", 25596, 14, ["macro F1"]) == []
+    auroc = ["macro AUROC"]
+    found = comparable_results("nih", "image", 25596, reversed(NIH_LABELS), auroc)
+    assert len(found) == 9
+    assert max(found, key=lambda result: result.value).method == "EVA-X ViT-B/16, fine-tuned"
+    assert comparable_results("nih", "image", 25595, NIH_LABELS, auroc) == []
+    assert comparable_results("nih", "study", 25596, NIH_LABELS, auroc) == []
+    assert comparable_results("nih", "image", 25596, [*NIH_LABELS[1:], "Tumor"], auroc) == []
+    assert comparable_results("nih", "image", 25596, NIH_LABELS, ["macro F1"]) == []
+    (found,) = comparable_results("kermany", "image", 624, ["Pneumonia"], auroc)
+    assert found.value == 0.968
+
+
+def test_published_results_are_of_known_collections_and_metrics():
+    for test_set in published_test_sets():
+        assert test_set.collection in DATASETS
+        assert test_set.level in ("image", "study")
+        assert test_set.results
+        for result in test_set.results:
+            assert result.metric in COLUMNS
+            assert 0.5 < result.value < 1
+            assert result.protocol
+            assert "http" in result.source or "doi:" in result.source
 
 
 def test_the_study_of_the_documentation_can_be_planned():
