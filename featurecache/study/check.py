@@ -23,6 +23,7 @@ from featurecache.metrics.conformal import DEFAULT_COVERAGE
 from featurecache.metrics.thresholds import OperatingPoint
 from featurecache.prompts import load_prompts
 from featurecache.study.file import OPENING, StepKind, StudyFile
+from featurecache.tracking.tracker import check_trackers
 from featurecache.units import Units
 
 DEFAULT_FEATURES: Final = "default"
@@ -90,8 +91,9 @@ def check_arguments(kind: StepKind, values: Mapping[str, Any]) -> None:
         values: Its arguments.
 
     Raises:
-        UnknownNameError: There is no such head, recipe, prompt set or value.
-        UsageError: Arguments contradict each other, or a number is out of its range.
+        UnknownNameError: There is no such head, recipe, prompt set, tracking tool or value.
+        UsageError: Arguments contradict each other, a number is out of its range, or the package of
+            a tracking tool is not installed.
         PromptError: A prompt file cannot be used.
     """
     opening = {name: values[name] for name in OPENING if name in values}
@@ -99,6 +101,7 @@ def check_arguments(kind: StepKind, values: Mapping[str, Any]) -> None:
     Units(**_fields_of(Units, opening))
     if "operating_point" in values:
         OperatingPoint.parse(values["operating_point"])
+    check_trackers(values.get("log", ()))
     scorings = ("auto", *get_args(Scoring))
     if (scoring := values.get("scoring", "auto")) not in scorings:
         raise UnknownNameError("scoring", scoring, scorings)

@@ -25,8 +25,9 @@ WHERE: Final[Mapping[str, Any]] = {"dataset": str, "model": str, "features": str
 """What a step is done with: by default all data sets, models and features of the file."""
 OPENING: Final[Mapping[str, Any]] = {**get_type_hints(LabelPolicy), **get_type_hints(Units)}
 """Arguments of ``open_cache``: what cells count as, and what is scored."""
-_EVALUATION: Final = {
+_TRAINING: Final = {
     "operating_point": str,
+    "log": str | list[str],
     "evaluate_on": list[str],
     "label_map": dict[str, str | list[str]],
 }
@@ -35,7 +36,7 @@ _ARGUMENTS: Final[Mapping[StepKind, Mapping[str, Any]]] = {
     "train_head": {
         **WHERE,
         **OPENING,
-        **_EVALUATION,
+        **_TRAINING,
         **get_type_hints(HeadConfig),
         "hidden": list[int],
         "seeds": int,
@@ -45,21 +46,25 @@ _ARGUMENTS: Final[Mapping[StepKind, Mapping[str, Any]]] = {
     },
     "finetune": {
         **WHERE,
-        **_EVALUATION,
+        **_TRAINING,
         **get_type_hints(FinetuneConfig),
         "recipe": str,
         "workers": int,
         "device": str,
     },
 }
+_EMBEDDED: Final = ("model", "features", "prompts")
+"""Arguments of ``extract`` that may have several values, which all end in caches."""
 _EXTRACTION: Final[Mapping[str, Any]] = {
-    **dict.fromkeys(("model", "features", "prompts", "device", "backend", "precision"), str),
-    **{"resize": str, "views": int, "bit_depth": int, "batch_size": int, "workers": int},
+    **dict.fromkeys((*_EMBEDDED, "device", "backend", "precision", "resize"), str),
+    **{"views": int, "bit_depth": int, "batch_size": int, "workers": int},
     "image_timeout": float,
 }
 """The arguments of each section, and the type of each of their values."""
-_WHOLE: Final = ("hidden", "evaluate_on")
+_WHOLE: Final = ("hidden", "evaluate_on", "log")
 """Arguments whose value is a list itself: several values are a list of lists."""
+WITHOUT_EFFECT: Final = ("workers", "image_timeout", "device", "log")
+"""Arguments that change how long something takes or what is logged, and not its result."""
 
 
 class _StudyContent(TypedDict, total=False):
@@ -85,11 +90,6 @@ class Step:
 
     kind: StepKind
     values: Mapping[str, Sequence[Any]]
-
-    @property
-    def varied(self) -> list[str]:
-        """The arguments with several values."""
-        return [name for name, values in self.values.items() if len(values) > 1]
 
     def combinations(self) -> Iterator[dict[str, Any]]:
         """Yield the arguments of each call: every value with every other, the last one fastest."""
@@ -144,6 +144,9 @@ def read_study(path: Path, *, out: Path | None = None) -> StudyFile:
     datasets = content.get("datasets", {})
     extraction = dict(content.get("extract", {}))
     _check_arguments(path, "extract", extraction, _EXTRACTION)
+    for name, value in extraction.items():
+        if isinstance(value, list) and name not in _EMBEDDED:
+            raise UsageError(f"{path}: `{name}` of extract is a list: give one value")
     models = [_located(model, folder) for model in _values(extraction.pop("model", []))]
     if not datasets or not models:
         raise UsageError(
@@ -205,6 +208,9 @@ def _parse(path: Path) -> _StudyContent:
 def _step(kind: StepKind, arguments: Mapping[str, Any], path: Path) -> Step:
     _check_arguments(path, kind, arguments, _ARGUMENTS[kind])
     values = {name: _values(value, whole=name in _WHOLE) for name, value in arguments.items()}
+    for name in WITHOUT_EFFECT:
+        if len(values.get(name, [])) > 1:
+            raise UsageError(f"{path}: `{name}` of {kind} changes no result: give one value")
     if kind == "train_head":
         values.setdefault("head", ["weighted_sum"])
     return Step(kind, values)

@@ -22,15 +22,13 @@ from featurecache.study.check import (
     check_extraction,
     find_misfit,
 )
-from featurecache.study.file import Step, StudyFile
+from featurecache.study.file import WITHOUT_EFFECT, Step, StudyFile
 
 if TYPE_CHECKING:
     from featurecache.datasets.dataset import Dataset
 
 ExperimentKind = Literal["zero_shot", "train_head", "finetune", "evaluate"]
 
-_WITHOUT_EFFECT: Final = ("workers", "image_timeout", "device")
-"""Arguments that change how long something takes, and not its result."""
 _MAX_NAME: Final = 120
 """Bytes of the name of a run folder, without its hash."""
 
@@ -87,11 +85,11 @@ class Experiment:
 
     @property
     def settings(self) -> dict[str, str]:
-        """Its arguments as texts, without those that are columns of their own."""
+        """Its arguments with an effect as texts, without those that are columns of their own."""
         return {
             name: _as_text(value)
             for name, value in self.arguments.items()
-            if name not in ("head", "label_map")
+            if name not in ("head", "label_map", *WITHOUT_EFFECT)
         }
 
 
@@ -257,7 +255,7 @@ def _with_effect(arguments: Mapping[str, Any]) -> dict[str, Any]:
     return {
         name: _content(load_prompts(value)) if name == "prompts" else value
         for name, value in arguments.items()
-        if name not in _WITHOUT_EFFECT
+        if name not in WITHOUT_EFFECT
     }
 
 

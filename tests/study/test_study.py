@@ -175,6 +175,28 @@ def test_an_interrupted_study_ends_with_the_same_results(folder, tmp_path, monke
         ).read_bytes()
 
 
+def test_trainings_are_logged_which_changes_no_run(tmp_path):
+    (tmp_path / "heads.toml").write_text(
+        "n_bootstrap = 0\n"
+        '[datasets.phantom]\nn_images = 40\n[extract]\nmodel = "tiny"\n'
+        '[[train_head]]\nhead = "prototype"\ncontrols = false\n'
+        '[[finetune]]\nobjective = "bce"\ntrainable = "head"\nepochs = 1\n'
+        "batch_size = 8\n"
+    )
+    unlogged = [one.folder for one in fc.plan_study(tmp_path / "heads.toml").experiments]
+    text = (tmp_path / "heads.toml").read_text()
+    text = text.replace('head = "prototype"', 'head = "prototype"\nlog = ["tensorboard"]')
+    text = text.replace("epochs = 1", 'epochs = 1\nlog = "tensorboard"')
+    (tmp_path / "heads.toml").write_text(text)
+    result = fc.run_study(tmp_path / "heads.toml")
+    assert not result.failures
+    assert "log" not in result.frame
+    runs = [one.folder for one in result.plan.experiments]
+    assert runs == unlogged
+    for run in runs:
+        assert list((run.parent / "tensorboard" / run.name).glob("events.out.tfevents.*"))
+
+
 def test_a_failed_experiment_stops_no_other(folder):
     text = STUDY.replace("[30]", "[30, 5000]")
     (folder / "large.toml").write_text(text)
@@ -220,6 +242,9 @@ def test_dry_run_lists_experiments(tmp_path):
         ('model = "tiny"', 'model = "tiny"\nfeatures = "men"', "no features 'men'"),
         ('model = "tiny"', 'model = "tiny"\nresize = "crop"', "crop"),
         ('model = "tiny"', 'model = "tiny"\nbatch_size = 0', "`batch_size` is 0"),
+        ('model = "tiny"', 'model = "tiny"\nviews = [1, 4]', "`views` of extract is a list"),
+        ("seeds = 2", 'log = "tensorbord"', "did you mean tensorboard"),
+        ("seeds = 2", 'log = [["tensorboard"], ["wandb"]]', "`log` of train_head changes no"),
         ('"lungs"]', '"lung"]', "unknown prompt set 'lung': did you mean lungs"),
         ("[[zero_shot]]", '[[zero_shot]]\nscoring = "pairs"', "unknown scoring 'pairs'"),
         ("seeds = 2", "seeds = 2\nensemble = 2", "`seeds` and `ensemble` are both given"),
