@@ -106,18 +106,19 @@ def predict(
     of a cache, or of --study-column and --view-column of a table.
 
     A * marks each probability at or above the threshold of its label, which was chosen on
-    validation images. The calibrated probability comes from Platt scaling on validation images and
-    is not compared with the threshold. The answer is present, absent or unsure, with a share of
-    errors that train-head --coverage guarantees for patients like those of the validation. For a
-    label without one of these, the reason is printed. Labels that could not be learned have no
-    probability. The exit code is 2 if an image cannot be read, unless
-    --out records the reason.
+    validation images, or is 0.5 where none could be. The calibrated probability comes from Platt
+    scaling on validation images and is not compared with the threshold. The answer is present,
+    absent or unsure, with a share of errors that train-head --coverage guarantees for patients
+    like those of the validation. For a label without one of these, the reason is printed. Labels
+    that could not be learned have no probability. The exit code is 2 if an image cannot be read,
+    unless --out records the reason.
 
     Example: featurecache predict runs/kermany-dinov2-minilm-baseline image.png
     """
     import featurecache as fc
     from featurecache.io.table import check_table_file, write_table
     from featurecache.metrics.label_support import NOT_LEARNED
+    from featurecache.metrics.thresholds import NOT_CHOSEN
     from featurecache.runs.predictions import prediction_document, reasons_by_label
     from featurecache.runs.run import decision_rules
 
@@ -179,6 +180,10 @@ def predict(
             _print_by_image(f"probabilities of {run} (calibrated)", table[readable], learned)
         else:
             _print_by_label(f"probabilities of {run}", table[readable], learned)
+        if names := [
+            label for label in learned if not loaded.metrics.per_label[label].threshold_chosen
+        ]:
+            print_result(f"threshold of {', '.join(names)}: {NOT_CHOSEN}")
         for what, reasons in (
             ("calibrated probability", uncalibrated),
             ("answer, present, absent or unsure,", unanswered),

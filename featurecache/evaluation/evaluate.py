@@ -44,6 +44,7 @@ from featurecache.metrics.predictive_values import (
 from featurecache.metrics.sampled_metrics import Estimate, MeanMetrics, SampledMetrics
 from featurecache.metrics.thresholds import (
     F1,
+    NOT_CHOSEN,
     ChosenThresholds,
     OperatingPoint,
     choose_thresholds,
@@ -82,8 +83,9 @@ def evaluate(
         data: Labels, patients and splits.
         probability: Probabilities of shape (N, C) in [0, 1].
         operating_point: The rule by which thresholds are chosen, here or in training.
-        thresholds: Thresholds of shape (C,) that were chosen on another data set, in training.
-            Nothing is then chosen or calibrated here. None to choose them on validation.
+        thresholds: Thresholds of shape (C,) that were chosen on another data set, in training; NaN
+            for a label for which none could be. Nothing is then chosen or calibrated here. None to
+            choose them on validation.
         platt: Platt scaling that was fitted with these thresholds.
         limits: Limits of split-conformal answers that were chosen with these thresholds.
         coverage: Share of each class that the limits are to cover where they are chosen here.
@@ -156,7 +158,7 @@ def evaluate(
         intervals=n_bootstrap > 0,
     )
     source = f"{operating_point} {'in training' if carried else 'on validation'}"
-    sources = ["0.5" if np.isnan(value) else source for value in thresholds]
+    sources = [NOT_CHOSEN if np.isnan(value) else source for value in thresholds]
     thresholds = np.where(np.isnan(thresholds), 0.5, thresholds)
     score_at = partial(
         score_predictions,
@@ -409,7 +411,7 @@ def _missed_targets(metrics: Metrics, operating_point: OperatingPoint) -> list[s
     missed = [
         f"{label} {format_with_interval(getattr(scores, metric), interval)}"
         for label, scores in metrics.per_label.items()
-        if scores.threshold_source != "0.5"
+        if scores.threshold_chosen
         and (interval := scores.interval(metric)) is not None
         and interval[1] < target
     ]

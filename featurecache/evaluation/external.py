@@ -96,7 +96,7 @@ def validate_external(
             labels.
         name: Name of the model.
         labels: The L trained labels.
-        thresholds: Their thresholds, chosen in training.
+        thresholds: Their thresholds, chosen in training; NaN where none could be.
         operating_point: The rule by which they were chosen.
         provenance: The images that the model was trained on.
         learned: Whether training had positives and negatives of each; None for all.

@@ -66,6 +66,7 @@ class TrainedModel(ABC):
     Attributes:
         labels: The C labels.
         thresholds: Threshold of each label, chosen on validation; 0.5 where none could be.
+        thresholds_chosen: Whether each was chosen, and is not the default.
         operating_point: The rule by which they were chosen.
         learned: Whether training had positives and negatives of each label; the metrics of other
             labels are undefined.
@@ -82,6 +83,7 @@ class TrainedModel(ABC):
 
     labels: tuple[str, ...]
     thresholds: tuple[float, ...]
+    thresholds_chosen: tuple[bool, ...]
     operating_point: OperatingPoint
     learned: tuple[bool, ...]
     calibration: PlattScaling | None
@@ -473,7 +475,7 @@ class TrainedModel(ABC):
             model.probabilities,
             name=name,
             labels=self.labels,
-            thresholds=self.thresholds,
+            thresholds=np.where(self.thresholds_chosen, self.thresholds, np.nan).tolist(),
             operating_point=self.operating_point,
             learned=self.learned,
             calibration=self.calibration,

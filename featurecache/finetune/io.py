@@ -44,6 +44,7 @@ class FinetunedModel(TrainedModel):
         config: Settings of the fine-tuning.
         labels: The C labels.
         thresholds: Their thresholds, chosen on validation; 0.5 where none could be.
+        thresholds_chosen: Whether each was chosen, and is not the default.
         operating_point: The rule by which they were chosen.
         learned: Whether training had positives and negatives of each label.
         calibration: Platt scaling fitted on validation; None without a validation split.
@@ -59,6 +60,7 @@ class FinetunedModel(TrainedModel):
     config: FinetuneConfig
     labels: tuple[str, ...]
     thresholds: tuple[float, ...]
+    thresholds_chosen: tuple[bool, ...]
     operating_point: OperatingPoint
     learned: tuple[bool, ...]
     calibration: PlattScaling | None
@@ -158,6 +160,7 @@ def load_model(folder: Path) -> FinetunedModel:
         thresholds = tuple(float(config["thresholds"][name]) for name in labels)
         operating_point = OperatingPoint.parse(config["operating_point"])
         metrics = read_metrics(folder)
+        thresholds_chosen = tuple(metrics.per_label[name].threshold_chosen for name in labels)
         learned = tuple(metrics.per_label[name].learned for name in labels)
         calibration = read_calibration(metrics, labels)
         limits = read_answers(metrics.answers, labels)
@@ -176,6 +179,7 @@ def load_model(folder: Path) -> FinetunedModel:
         config=settings,
         labels=labels,
         thresholds=thresholds,
+        thresholds_chosen=thresholds_chosen,
         operating_point=operating_point,
         learned=learned,
         calibration=calibration,

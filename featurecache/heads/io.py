@@ -65,6 +65,7 @@ class HeadModel(TrainedModel):
         config: Settings of its training.
         labels: The C labels.
         thresholds: Their thresholds, chosen on validation; 0.5 where none could be.
+        thresholds_chosen: Whether each was chosen, and is not the default.
         operating_point: The rule by which they were chosen.
         encoders: The encoders whose embeddings it takes, concatenated.
         learned: Whether training had positives and negatives of each label.
@@ -82,6 +83,7 @@ class HeadModel(TrainedModel):
     config: HeadConfig
     labels: tuple[str, ...]
     thresholds: tuple[float, ...]
+    thresholds_chosen: tuple[bool, ...]
     operating_point: OperatingPoint
     encoders: tuple[EncoderReference, ...]
     learned: tuple[bool, ...]
@@ -211,6 +213,7 @@ def load_model(folder: Path) -> HeadModel:
         thresholds = tuple(float(config["thresholds"][name]) for name in labels)
         operating_point = OperatingPoint.parse(config["operating_point"])
         metrics = read_metrics(folder)
+        thresholds_chosen = tuple(metrics.per_label[name].threshold_chosen for name in labels)
         learned = tuple(metrics.per_label[name].learned for name in labels)
         calibration = read_calibration(metrics, labels)
         limits = read_answers(metrics.answers, labels)
@@ -228,6 +231,7 @@ def load_model(folder: Path) -> HeadModel:
         config=settings,
         labels=labels,
         thresholds=thresholds,
+        thresholds_chosen=thresholds_chosen,
         operating_point=operating_point,
         encoders=encoders,
         learned=learned,

@@ -483,6 +483,9 @@ def _make_run(
         config=config,
         labels=cache.labels.names,
         thresholds=tuple(thresholds.values()),
+        thresholds_chosen=tuple(
+            metrics.per_label[name].threshold_chosen for name in cache.labels.names
+        ),
         operating_point=OperatingPoint.parse(arguments["operating_point"]),
         encoders=encoder_references(reference),
         learned=tuple(trial.data.learned.tolist()),

@@ -29,6 +29,7 @@ from featurecache.metrics.localization import Localization
 from featurecache.metrics.predictive_values import PredictiveValues
 from featurecache.metrics.retuned import Retuned
 from featurecache.metrics.subgroups import Subgroups
+from featurecache.metrics.thresholds import NOT_CHOSEN
 from featurecache.wording import count_noun, count_scored
 
 LabelMap = Mapping[str, str | Sequence[str]]
@@ -139,8 +140,8 @@ class LabelScores(DecisionScores):
             positive or a negative image. None where neither holds.
         threshold: Probability from which on the label is predicted.
         threshold_source: The rule by which it was chosen, and where: such as ``"f1 on validation"``
-            or ``"sensitivity=0.95 in training"`` (carried over from another data set); ``"0.5"``
-            where none could be chosen.
+            or ``"sensitivity=0.95 in training"`` (carried over from another data set);
+            ``NOT_CHOSEN`` where there were no images to choose one on.
         confusion: [[tn, fp], [fn, tp]]; None for a label that could not be learned.
     """
 
@@ -157,6 +158,11 @@ class LabelScores(DecisionScores):
     def learned(self) -> bool:
         """Whether training had both positives and negatives of this label."""
         return self.confusion is not None
+
+    @property
+    def threshold_chosen(self) -> bool:
+        """Whether its threshold was chosen on validation images, and is not the default of 0.5."""
+        return self.threshold_source != NOT_CHOSEN
 
 
 class ScoreIntervals(Document):

@@ -75,6 +75,9 @@ class OperatingPoint:
 
 F1: Final = OperatingPoint("f1")
 
+NOT_CHOSEN: Final = "default of 0.5, as none could be chosen"
+"""The source of a threshold for which the rule found no images."""
+
 
 @dataclass(frozen=True)
 class ChosenThresholds:

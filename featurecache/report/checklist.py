@@ -165,8 +165,8 @@ def _facts_of_metrics(run: ScoredRun) -> Iterator[tuple[str, Fact]]:
         yield "uncertainty", Fact(f"95 % intervals over patients{also}", "labels")
     rules = {scores.threshold_source for scores in metrics.per_label.values()} - {None}
     if rules:
-        chosen = ", ".join(sorted(map(str, rules)))
-        yield "threshold", Fact(f"probabilities; thresholds by {chosen}", "operating")
+        chosen = "; ".join(sorted(map(str, rules)))
+        yield "threshold", Fact(f"probabilities; thresholds: {chosen}", "operating")
     if metrics.retuned is not None and metrics.retuned.per_label:
         yield "updating", Fact("thresholds of the training beside retuned ones", "operating")
     elif metrics.calibration is not None:

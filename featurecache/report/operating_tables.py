@@ -4,6 +4,7 @@ from typing import Final
 
 from featurecache.metrics.metrics import DecisionScores, Metrics
 from featurecache.metrics.subgroups import GroupScore, Subgroups
+from featurecache.metrics.thresholds import NOT_CHOSEN
 from featurecache.report.table import Table, format_difference, format_interval, format_score
 from featurecache.wording import UNDEFINED, count_noun, pluralize
 
@@ -31,7 +32,8 @@ def operating_table(name: str, metrics: Metrics) -> Table:
     headline, over = metrics.headline, ""
     if headline.note:
         over = f"; averages are the {headline.note}, labels those of {metrics.seed_note}"
-    sources = {scores.threshold_source for scores in metrics.per_label.values()} - {"0.5", None}
+    sources = {scores.threshold_source for scores in metrics.per_label.values()}
+    sources -= {NOT_CHOSEN, None}
     rule = f" ({sources.pop()})" if len(sources) == 1 else ""
     rows = [
         row("macro", UNDEFINED, headline.macro, headline.note),

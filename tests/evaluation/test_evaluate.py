@@ -13,7 +13,7 @@ from featurecache.evaluation.scores import score_predictions
 from featurecache.evaluation.split_data import SplitData
 from featurecache.metrics.bootstrap import resample_patients
 from featurecache.metrics.delong import delong_interval
-from featurecache.metrics.thresholds import OperatingPoint
+from featurecache.metrics.thresholds import NOT_CHOSEN, OperatingPoint
 
 NAMES = ("Mass", "Effusion", "Nodule")
 NO_ROWS = np.empty(0, dtype=np.intp)
@@ -149,14 +149,15 @@ def test_a_label_without_validation_positives_gets_a_threshold_of_one_half(rows,
     truth = rows.truth.copy()
     truth[rows.val, 1] = 0
     found = document(rows, probability, truth=truth)["per_label"]
-    assert (found["Effusion"]["threshold"], found["Effusion"]["threshold_source"]) == (0.5, "0.5")
+    effusion = found["Effusion"]
+    assert (effusion["threshold"], effusion["threshold_source"]) == (0.5, NOT_CHOSEN)
     assert found["Mass"]["threshold_source"] == "f1 on validation"
 
 
 def test_without_validation_all_thresholds_are_one_half(rows, probability):
     found = document(rows, probability, val=NO_ROWS)
     assert {scores["threshold"] for scores in found["per_label"].values()} == {0.5}
-    assert {scores["threshold_source"] for scores in found["per_label"].values()} == {"0.5"}
+    assert {scores["threshold_source"] for scores in found["per_label"].values()} == {NOT_CHOSEN}
     assert found["macro"] == found["at_half"]["macro"]
 
 

@@ -15,6 +15,7 @@ from featurecache.heads.config import HeadConfig
 from featurecache.heads.io import load_model
 from featurecache.heads.registry import HEADS
 from featurecache.heads.train import train_head
+from featurecache.metrics.thresholds import NOT_CHOSEN
 from featurecache.provenance.records import ImageRecords
 from featurecache.runs.run import load_run
 from featurecache.store.records import Labels, to_utf8
@@ -292,6 +293,20 @@ def test_external_validation_ignores_an_encoder_that_saw_images_that_are_not_use
     other = replace(other, header=replace(other.header, trained_on=seen))
     external = trained.evaluate(other, n_bootstrap=0)
     assert not any("itself was trained" in text for text in external.warnings)
+
+
+def test_a_threshold_that_could_not_be_chosen_is_still_the_default_elsewhere(cache, tmp_path):
+    """Was "f1 in training", which had no validation positives to choose it on."""
+    values = cache.labels.values.copy()
+    values[cache.rows("val"), 2] = 0
+    run = train(replace(cache, labels=Labels(cache.labels.names, values)))
+    folder = run.save(tmp_path / "runs" / "rare")
+    metrics = load_run(folder).evaluate(another_hospital(cache), n_bootstrap=0).metrics
+    nodule = metrics.per_label["Nodule"]
+    assert (nodule.threshold, nodule.threshold_source) == (0.5, NOT_CHOSEN)
+    assert not nodule.threshold_chosen
+    assert metrics.per_label["Mass"].threshold_source == "f1 in training"
+    assert metrics.per_label["Mass"].threshold == run.metrics.per_label["Mass"].threshold
 
 
 def another_hospital(cache):

@@ -11,6 +11,7 @@ from featurecache.errors import CacheError, UnknownNameError, UsageError
 from featurecache.heads.config import HeadConfig
 from featurecache.heads.fit import fit_head
 from featurecache.heads.train import predict_on, train_head, training_data_from
+from featurecache.metrics.thresholds import NOT_CHOSEN
 from featurecache.store.records import Labels
 
 SETTINGS = {"hidden": (8,), "epochs": 6, "batch_size": 32, "learning_rate": 1e-2}
@@ -289,7 +290,7 @@ def test_without_test_images_validation_is_scored_at_one_half(write, problem):
     run = train(cache)
     assert (run.metrics.split, run.metrics.n) == ("val", 60)
     for scores in run.metrics.per_label.values():
-        assert (scores.threshold, scores.threshold_source) == (0.5, "0.5")
+        assert (scores.threshold, scores.threshold_source) == (0.5, NOT_CHOSEN)
     val, p = cache.rows("val"), probabilities(run, cache)
     aurocs = [auroc(cache.labels.values[val, c], p[val, c]) for c in range(3)]
     assert run.metrics.macro.auroc == pytest.approx(np.mean(aurocs))
