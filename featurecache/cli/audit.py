@@ -255,8 +255,8 @@ def _print_shift(dataset: str, shift: "DomainShift") -> None:
     )
     print_result(
         f"familiarity with {shift.dataset}: median percentile {shift.knn:.0f} (nearest neighbors) "
-        f"and {shift.mahalanobis:.0f} (Mahalanobis) among "
-        f"{count_noun(shift.n_reference, 'image')}; 50 is typical, 0 is foreign\n"
+        f"and {shift.mahalanobis:.0f} (Mahalanobis) among one image each of "
+        f"{count_noun(shift.n_reference, 'patient')}; 50 is typical, 0 is foreign\n"
     )
     print_table(
         f"images of {dataset} that are most unlike those of {shift.dataset}, and their percentiles",

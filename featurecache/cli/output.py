@@ -501,14 +501,21 @@ def print_metrics(title: str, metrics: "Metrics", printed: set[str]) -> None:
 
 
 def _print_familiarity(familiarity: "FamiliarityScores") -> None:
-    if familiarity.knn is None or familiarity.mahalanobis is None or familiarity.foreign is None:
+    from featurecache.metrics.familiarity import MIN_FOREIGN
+
+    if familiarity.knn is None or familiarity.mahalanobis is None:
         print_result(f"familiarity: unknown, because {familiarity.reason}")
         return
+    foreign = (
+        f"fewer than {MIN_FOREIGN} are too few to call an image foreign"
+        if familiarity.foreign is None
+        else f"{100 * familiarity.foreign:.1f} % are less familiar than 99 % of them"
+    )
     print_result(
         f"familiarity: median percentile {familiarity.knn:.0f} (nearest neighbors) and "
-        f"{familiarity.mahalanobis:.0f} (Mahalanobis) among "
-        f"{count_noun(familiarity.n_reference, 'training image')}; 50 is typical, 0 is foreign. "
-        f"{100 * familiarity.foreign:.1f} % are less familiar than 99 % of them"
+        f"{familiarity.mahalanobis:.0f} (Mahalanobis) among one image each of "
+        f"{count_noun(familiarity.n_reference, 'training patient')}; 50 is typical, 0 is foreign. "
+        f"{foreign[0].upper()}{foreign[1:]}"
     )
 
 

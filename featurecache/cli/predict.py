@@ -30,6 +30,7 @@ from featurecache.wording import UNDEFINED, count_noun
 if TYPE_CHECKING:
     import pandas as pd
 
+    from featurecache.metrics.familiarity import FamiliarityScores
     from featurecache.runs.prediction import Images
 
 MAX_COLUMNS: Final = 4
@@ -193,10 +194,8 @@ def predict(
                     print_result(f"no {what} of {', '.join(names)}: {reason}")
         if readable.sum() > MAX_IMAGES:
             _print_unsure(table[readable], learned)
-        _print_foreign(table[readable])
-        familiarity = loaded.metrics.familiarity
-        if familiarity is not None and familiarity.reason is not None:
-            print_result(f"no familiarity of the images: {familiarity.reason}")
+        if loaded.metrics.familiarity is not None:
+            _print_foreign(table[readable], loaded.metrics.familiarity)
         if names := [label for label in labels if label not in learned]:
             print_result(f"no prediction of {', '.join(names)}: {NOT_LEARNED}")
     if heatmap is not None and not json:
@@ -344,11 +343,20 @@ def _print_sd(table: "pd.DataFrame") -> None:
         print_result("sd, or after ±: standard deviation (n - 1) of the members of the ensemble")
 
 
-def _print_foreign(table: "pd.DataFrame") -> None:
-    """Print which images are more foreign than nearly all training images."""
-    from featurecache.metrics.familiarity import COLUMNS, FOREIGN
+def _print_foreign(table: "pd.DataFrame", familiarity: "FamiliarityScores") -> None:
+    """Print which images are more foreign than nearly all training images, or why none is."""
+    from featurecache.metrics.familiarity import COLUMNS, FOREIGN, MIN_FOREIGN
 
-    if COLUMNS[0] not in table:
+    if familiarity.reason is not None:
+        print_result(f"no familiarity of the images: {familiarity.reason}")
+        return
+    n_patients = familiarity.n_reference
+    if n_patients < MIN_FOREIGN:
+        print_result(
+            f"no image is called foreign: familiarity compares with one image each of {n_patients} "
+            f"training patients, so that its lowest percentile is {100 / (n_patients + 1):.1f}, "
+            f"and {MIN_FOREIGN} are needed"
+        )
         return
     lowest = table[list(COLUMNS)].min(axis=1)
     foreign = table.iloc[:, 0][lowest < FOREIGN].tolist()
@@ -356,7 +364,8 @@ def _print_foreign(table: "pd.DataFrame") -> None:
         more = ", ..." if len(foreign) > MAX_IMAGES else ""
         print_result(
             f"{count_noun(len(foreign), table.columns[0])} less familiar than {100 - FOREIGN:g} % "
-            f"of the training images: {', '.join(map(str, foreign[:MAX_IMAGES]))}{more}"
+            f"of {n_patients:,} training images, one of each patient: "
+            f"{', '.join(map(str, foreign[:MAX_IMAGES]))}{more}"
         )
 
 

@@ -7,7 +7,10 @@ the covariance shrunk as by Ledoit and Wolf 2004 (Lee et al. 2018; at unit lengt
 turn. So a percentile is 50 for a typical image and near 0 for one that is unlike any of them, in
 whatever units the encoder has. It is 100 times a conformal p-value (Bates et al. 2023, "Testing for
 outliers with conformal p-values"), up to the exchangeability of distances of images left out and
-left in.
+left in. Of M images, the lowest percentile is 100 / (M + 1), however foreign the image is.
+
+A percentile says how unusual an image is for the encoder. One that maps noise to where it maps
+X-rays, as a small encoder may, finds noise as familiar as these.
 
 Images of one patient resemble each other more than those of a new one do. So the training images
 are represented by at most 1,000 random ones of as many patients, and leaving out an image leaves
@@ -35,6 +38,8 @@ COLUMNS: Final = ("familiarity knn", "familiarity mahalanobis")
 
 FOREIGN: Final = 1.0
 """Percentile below which an image is foreign: less familiar than 99 % of the training images."""
+MIN_FOREIGN: Final = 100
+"""Minimum number of training patients for a percentile to be below that."""
 _FEW: Final = 20
 """Scored images below which no warning can be justified."""
 _MANY_FOREIGN: Final = 0.05
@@ -46,11 +51,12 @@ class FamiliarityScores(Document):
 
     Attributes:
         n: Number of scored images.
-        n_reference: Number of training images that they are compared with; 0 without any.
+        n_reference: Number of training images that they are compared with, one each of as many
+            patients; 0 without any.
         knn: Median percentile by the distance to the fifth nearest of them.
         mahalanobis: Median percentile by the Mahalanobis distance from them.
         foreign: Share of images with a percentile below 1 by either distance: about 0.01 to 0.02 of
-            images like those of the training.
+            images like those of the training. None if the training images are too few for that.
         reason: Why there are none of these; None where there are.
     """
 
@@ -64,15 +70,21 @@ class FamiliarityScores(Document):
     @property
     def warning(self) -> str | None:
         """What a reader has to know of images that are unlike those of the training; else None."""
-        if self.knn is None or self.mahalanobis is None or self.foreign is None or self.n < _FEW:
+        if self.knn is None or self.mahalanobis is None or self.n < _FEW:
             return None
-        if self.foreign <= _MANY_FOREIGN and min(self.knn, self.mahalanobis) >= _LOW_MEDIAN:
+        many_foreign = self.foreign is not None and self.foreign > _MANY_FOREIGN
+        if not many_foreign and min(self.knn, self.mahalanobis) >= _LOW_MEDIAN:
             return None
+        share = (
+            ""
+            if self.foreign is None
+            else f"{100 * self.foreign:.1f} % are less familiar than 99 % of the training images, "
+            "where 1 to 2 % are expected, and "
+        )
         return (
-            f"these images are unlike those of the training: {100 * self.foreign:.1f} % are less "
-            "familiar than 99 % of the training images, where 1 to 2 % are expected, and the "
-            f"median percentiles are {self.knn:.0f} (nearest neighbors) and {self.mahalanobis:.0f} "
-            "(Mahalanobis), where 50 is expected. Check thresholds and answers before they are used"
+            f"these images are unlike those of the training: {share}the median percentiles are "
+            f"{self.knn:.0f} (nearest neighbors) and {self.mahalanobis:.0f} (Mahalanobis), where "
+            "50 is expected. Check thresholds and answers before they are used"
         )
 
 
@@ -162,7 +174,9 @@ class Familiarity:
             n_reference=len(self.reference),
             knn=float(knn),
             mahalanobis=float(mahalanobis),
-            foreign=float((percentiles.min(axis=1) < FOREIGN).mean()),
+            foreign=None
+            if len(self.reference) < MIN_FOREIGN
+            else float((percentiles.min(axis=1) < FOREIGN).mean()),
         )
 
     @cached_property

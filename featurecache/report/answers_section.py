@@ -74,10 +74,11 @@ def familiarity_table(scored: Sequence[ScoredRun]) -> Table | None:
         return None
     return Table(
         "familiarity",
-        "Median percentile of familiarity of the scored images among training images, by two "
-        "distances, and the share that is less familiar than 99 % of them by either",
+        "Median percentile of familiarity of the scored images among one training image of "
+        "each patient, by two distances, and the share that is less familiar than 99 % of them by "
+        "either",
         [
-            *("run", "images", "training images"),
+            *("run", "images", "training patients"),
             *("nearest neighbors", "Mahalanobis", "foreign, %", "note"),
         ],
         rows,

@@ -6,6 +6,7 @@ from sklearn.covariance import ledoit_wolf
 from sklearn.neighbors import NearestNeighbors
 
 from featurecache.metrics.familiarity import (
+    MIN_FOREIGN,
     MIN_IMAGES,
     NEIGHBORS,
     Familiarity,
@@ -64,6 +65,18 @@ def test_new_images_are_at_the_median_and_foreign_ones_near_0():
     assert familiarity.measure(same).warning is None
     assert familiarity.measure(foreign[:5]).warning is None  # too few to say so
     assert familiarity.measure(same[:0]) is None
+
+
+def test_few_training_patients_call_no_image_foreign():
+    """Was 0.0 % foreign: of 99 images, the lowest percentile is 1, and 1 is not below 1."""
+    anything = embeddings(40, shift=50, seed=1)
+    few = Familiarity(embeddings(MIN_FOREIGN - 1))
+    assert few.percentiles(anything).min() == 1
+    scores = few.measure(anything)
+    assert scores.foreign is None
+    assert "% are less familiar" not in scores.warning
+    assert "median percentiles are 1 (nearest neighbors)" in scores.warning
+    assert Familiarity(embeddings(MIN_FOREIGN)).measure(anything).foreign == 1
 
 
 def test_the_sample_has_one_image_of_each_patient():
