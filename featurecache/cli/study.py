@@ -58,6 +58,7 @@ def study(
         for one in result.tables:
             cells = one.metrics.cells()
             print_table(one.caption, list(cells.columns), cells.to_numpy().tolist(), optional=2)
+            print_result(f"{one.note}\n")
         for title, reason in result.failures.items():
             print_result(f"failed: {title}: {reason}")
         print_result(f"files: {', '.join(map(str, result.files))}")

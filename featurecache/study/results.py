@@ -6,12 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from featurecache.datasets.phantom.folder import SYNTHETIC
 from featurecache.evaluation.table import MARK, MetricsTable, table
 from featurecache.io.atomic import make_folder, new_file
 from featurecache.io.markup import escape_latex, escape_markdown, markdown_table
 from featurecache.metrics.metrics import Metrics
 from featurecache.report.report import report
 from featurecache.runs.run import Run
+from featurecache.study.note import explain_table
 from featurecache.study.plan import Experiment, StudyPlan
 from featurecache.study.published import PublishedResult, comparable_results
 from featurecache.wording import count_scored
@@ -30,14 +32,6 @@ COLUMNS = (
 )
 """Columns of ``results.csv``; arguments of the study file follow the fifth."""
 
-NOTE = (
-    f"Means over seeds with their standard deviation, and 95 % intervals over patients. The best "
-    f"value of a column is in bold. {MARK} marks values that differ from it: the 95 % interval of "
-    "the paired difference (of the first seed) excludes 0. These intervals are not corrected for "
-    "the number of rows, nor for having chosen the best one on the same images; a metric whose "
-    "average has no interval has no marks."
-)
-
 
 @dataclass(frozen=True)
 class StudyTable:
@@ -46,11 +40,13 @@ class StudyTable:
     Attributes:
         caption: The data set and what was scored.
         metrics: Their metrics.
+        note: What the numbers, brackets and marks mean.
         published: Published results on the same images.
     """
 
     caption: str
     metrics: MetricsTable
+    note: str
     published: Sequence[PublishedResult]
 
 
@@ -164,22 +160,30 @@ def study_tables(plan: StudyPlan, runs: Mapping[Experiment, Run]) -> list[StudyT
 
 def _table(plan: StudyPlan, group: Mapping[Experiment, Run], one_of_several: bool) -> StudyTable:
     one, run = next(iter(group.items()))
-    metrics = run.metrics
+    metrics, dataset = run.metrics, plan.datasets[one.dataset]
     scored = count_scored(metrics.n, metrics.split, metrics.level, metrics.n_patients)
     how = ""
     if one_of_several:
         choices = {**run.label_policy, **run.units.chosen}
         how = "".join(f", {name} {value}" for name, value in choices.items())
+    made = table(
+        list(group.values()),
+        names={str(run.path): one.title for one, run in group.items()},
+        metrics=plan.file.metrics,
+        marks=True,
+    )
+    scores = [run.metrics for run in group.values()]
+    note = explain_table(made, scores, n_bootstrap=plan.file.n_bootstrap)
+    kind = ""
+    if SYNTHETIC in dataset.notes:
+        kind = " (synthetic images)"
+        note += ["The images are synthetic: scores on them say nothing about patients."]
     return StudyTable(
-        caption=f"{one.dataset}: {scored}{how}",
-        metrics=table(
-            list(group.values()),
-            names={str(run.path): one.title for one, run in group.items()},
-            metrics=plan.file.metrics,
-            marks=True,
-        ),
+        caption=f"{one.dataset}{kind}: {scored}{how}",
+        metrics=made,
+        note=" ".join(note),
         published=comparable_results(
-            plan.datasets[one.dataset].collection or one.dataset,
+            dataset.collection or one.dataset,
             metrics.level,
             metrics.n,
             metrics.macro_labels,
@@ -189,7 +193,7 @@ def _table(plan: StudyPlan, group: Mapping[Experiment, Run], one_of_several: boo
 
 
 def _markdown(one: StudyTable) -> str:
-    lines = [f"## {escape_markdown(one.caption)}\n", one.metrics.to_markdown(), f"{NOTE}\n"]
+    lines = [f"## {escape_markdown(one.caption)}\n", one.metrics.to_markdown(), f"{one.note}\n"]
     if one.published:
         columns = ["method", "metric", "value", "protocol", "source"]
         rows = [
@@ -202,7 +206,7 @@ def _markdown(one: StudyTable) -> str:
 
 
 def _latex(one: StudyTable) -> str:
-    note = escape_latex(NOTE).replace(MARK, r"$^{\dagger}$")
+    note = escape_latex(one.note).replace(MARK, r"$^{\dagger}$")
     lines = [
         r"\begin{table}[htbp]",
         rf"\caption{{{escape_latex(one.caption)}. {note}}}",

@@ -16,6 +16,7 @@ from featurecache.errors import UsageError
 from featurecache.evaluation.table import COLUMNS
 from featurecache.study import results as study_results
 from featurecache.study import run as study_run
+from featurecache.study.note import explain_table
 from featurecache.study.published import comparable_results, published_test_sets
 
 STUDY = """
@@ -111,8 +112,8 @@ def test_results_are_those_of_direct_calls(folder):
 
 def test_tables_mark_what_differs_from_the_best(folder):
     first, second = fc.run_study(folder / "heads.toml").tables
-    assert first.caption.startswith("phantom: ")
-    assert second.caption.startswith("ward: ")
+    assert first.caption.startswith("phantom ")
+    assert second.caption.startswith("ward ")
     assert first.metrics.metrics == ["macro F1", "supported AUROC"]
     runs = {fc.load_run(path).name: path for path in (folder / "studies/heads/runs").iterdir()}
     of_phantom = [path for name, path in runs.items() if name.startswith("phantom")]
@@ -128,6 +129,50 @@ def test_tables_mark_what_differs_from_the_best(folder):
     text = (folder / "studies/heads/tables.tex").read_text()
     assert text.count("\\begin{tabular}") == text.count("\\end{tabular}") == 2
     assert "95 \\% interval" in text
+
+
+def test_a_note_says_what_a_table_shows(folder):
+    first, second = fc.run_study(folder / "heads.toml").tables
+    for one in (first, second):
+        assert one.caption.split(": ")[0].endswith(" (synthetic images)")
+        assert one.note.endswith("scores on them say nothing about patients.")
+    assert "means over 2 seeds with their standard deviation" in first.note
+    assert "±" not in second.note  # the first seed is evaluated on other images
+    for name in ("tables.md", "tables.tex"):
+        text = (folder / "studies/heads" / name).read_text()
+        assert text.count("The images are synthetic") == 2
+
+
+def test_a_note_says_why_there_are_no_intervals_or_marks(folder):
+    def note(*runs, n_bootstrap, metrics=("macro F1", "supported AUROC")):
+        made = fc.table(list(runs), metrics=metrics, marks=True)
+        scores = [run.metrics for run in runs]
+        return " ".join(explain_table(made, scores, n_bootstrap=n_bootstrap))
+
+    phantom, ward = folder / "cache/phantom/tiny.h5", folder / "cache/ward/tiny.h5"
+    run, other = (
+        trained.evaluate(phantom, split="all", n_bootstrap=20)
+        for trained in fc.train_head(ward, ["prototype", "knn"], controls=False, n_bootstrap=0)
+    )
+    n_supported, n_labels = len(run.metrics.supported_labels), len(run.metrics.macro_labels)
+    assert 1 < n_supported < n_labels
+    assert note(run, n_bootstrap=20) == (
+        "Brackets are 95 % intervals over patients. Supported averages are over the "
+        f"{n_supported} labels with at least 5 patients with a positive and 5 with a negative "
+        "image."
+    )
+    few = f"Macro averages have no marks, because {n_labels - n_supported} of their {n_labels} "
+    assert few in note(run, other, n_bootstrap=20)
+    assert few not in note(run, other, n_bootstrap=20, metrics=["micro F1"])
+    none = fc.zero_shot(phantom, prompts="signs", n_bootstrap=0)
+    assert note(none, n_bootstrap=0).startswith("With 0 bootstrap samples there are no intervals.")
+    small = fc.zero_shot(ward, prompts="signs", n_bootstrap=20)
+    assert small.metrics.supported_labels == []
+    text = note(small, n_bootstrap=20)
+    assert text == (
+        "Averages over labels have no intervals: no label has at least 5 patients with a positive "
+        "and 5 with a negative image."
+    )
 
 
 def test_a_finished_study_computes_nothing(folder, calls, monkeypatch):
