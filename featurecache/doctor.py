@@ -31,6 +31,7 @@ EXTRAS: Final = {
     "ray": ("ray", "extraction on several machines"),
     "serve": ("fastapi", "predictions over HTTP"),
     "tensorboard": ("tensorboard", "logging to TensorBoard"),
+    "tfrecord": ("google-crc32c", "embeddings in TFRecord files"),
     "timm": ("timm", "networks of timm, such as the model eva-x-base"),
     "wandb": ("wandb", "logging to Weights & Biases"),
 }

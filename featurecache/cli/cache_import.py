@@ -23,7 +23,8 @@ def import_(
         Path,
         typer.Argument(
             help="File or folder with embeddings: an export, .parquet, .npy, .npz, .csv, the "
-            "output folder of clip-retrieval, or a folder with an .npz or .npy file per image.",
+            "output folder of clip-retrieval, .tfrecord, or a folder with an .npz or .npy file per "
+            "image or with TFRecord files.",
             metavar="SOURCE",
         ),
     ],
@@ -47,8 +48,8 @@ def import_(
     embedding: Annotated[
         list[str] | None,
         typer.Option(
-            help="Column of the embeddings, columns of numbers such as 'emb_*', or array of an "
-            ".npz file; repeat for more columns.",
+            help="Column of the embeddings, columns of numbers such as 'emb_*', array of an "
+            ".npz file, or feature of a TFRecord file; repeat for more columns.",
             metavar="NAME",
         ),
     ] = None,

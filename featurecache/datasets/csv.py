@@ -339,11 +339,12 @@ class TableColumns:
             DatasetError: If a split has no valid name.
             UsageError: If ``folds`` and ``fold`` are contradictory.
         """
+        has_patients = "patient" in images and not is_blank(images["patient"]).any()
         notes = fill_patients(images)
         split = self.roles.get("split")
         # Headers of DICOM files may state more than the chosen columns.
         missing = [role for role in _ATTRIBUTES if role not in images]
-        missing += [] if "patient" in self.roles else ["patient"]
+        missing += [] if has_patients or "patient" in self.roles else ["patient"]
         missing += [] if split or folds or fold else ["split"]
         if missing:
             notes += describe_unused_columns(_head(self.table), self.names(used), missing)

@@ -4,8 +4,10 @@ Johnson et al., "MIMIC-CXR-JPG" (2019). Images are in
 ``files/p10/p10000032/s50414267/<dicom_id>.jpg``; labels are those of studies.
 """
 
+import re
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
@@ -21,6 +23,9 @@ from featurecache.errors import UnknownNameError
 from featurecache.label_cells import BLANK
 from featurecache.wording import count_noun
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 LABELERS: Final = {
     "chexpert": "mimic-cxr-2.0.0-chexpert.csv",
     "negbio": "mimic-cxr-2.0.0-negbio.csv",
@@ -30,6 +35,11 @@ LABELERS: Final = {
 
 _METADATA: Final = "mimic-cxr-2.0.0-metadata.csv"
 _SPLIT: Final = "mimic-cxr-2.0.0-split.csv"
+
+_IMAGE_PATH: Final = re.compile(
+    r"(?:.*/)?p(?P<group>\d\d)/p(?P<patient>(?P=group)\d{6})/s(?P<study>\d{8})/"
+    r"(?P<id>[0-9a-f]{8}(?:-[0-9a-f]{8}){4})(?:\.\w+)?"
+)
 
 
 def list_mimic_cxr_jpg(
@@ -96,6 +106,28 @@ def list_mimic_cxr_jpg(
         notes=notes,
         excluded=excluded,
     )
+
+
+def parse_image_paths(paths: Iterable[str]) -> "pd.DataFrame | None":
+    """Read what the paths of images, or of files for each image, state in MIMIC-CXR.
+
+    Args:
+        paths: N paths such as ``files/p10/p10000032/s50414267/<dicom_id>.dcm``, with any folders in
+            front and any suffix or none.
+
+    Returns:
+        N rows of the columns ``id``, ``patient`` and ``study``, as in ``list_mimic_cxr_jpg``; None
+        unless all paths are of this form.
+    """
+    import pandas as pd
+
+    rows = []
+    for path in paths:
+        match = _IMAGE_PATH.fullmatch(path)
+        if match is None:
+            return None
+        rows.append(match.group("id", "patient", "study"))
+    return pd.DataFrame(rows, columns=["id", "patient", "study"], dtype=str)
 
 
 def is_mimic_cxr_jpg(folder: Path) -> bool:

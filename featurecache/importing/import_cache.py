@@ -3,6 +3,7 @@
 import hashlib
 import os
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from featurecache.datasets.csv import TableColumns
 from featurecache.datasets.dataset import Dataset, safe_name
 from featurecache.datasets.label_columns import patient_columns
+from featurecache.datasets.mimic_cxr import parse_image_paths
 from featurecache.datasets.table_reader import TABLE_SUFFIXES, Table, open_table
 from featurecache.encoders.registry import ENCODERS
 from featurecache.errors import DatasetError, UsageError
@@ -46,7 +48,9 @@ from featurecache.wording import count_noun
 if TYPE_CHECKING:
     import pandas as pd
 
-_ID_COLUMNS: Final = ("id", "image_id", "image", "image_path", "path", "filename", "file")
+_ID_COLUMNS: Final = (
+    *("id", "image_id", "dicom_id", "image", "image_path", "path", "filename", "file"),
+)
 """Columns that are taken for the ids of images, unless one is given."""
 
 _SEVERAL_PER_PATIENT: Final = re.compile(
@@ -96,8 +100,9 @@ def import_cache(
         source: File or folder with the embeddings: an export as parquet or .npy, which states
             everything else itself; an array (.npy) whose rows are those of a table; a parquet
             file with a column of vectors; a CSV file with a column for each dimension; an .npz
-            file with one matrix, or with an array for each image, named by its id; the output
-            folder of clip-retrieval; or a folder with an .npz or .npy file for each image.
+            file with one matrix, or with an array for each image, named by its id; a TFRecord file
+            with an embedding in each record; the output folder of clip-retrieval; or a folder with
+            an .npz or .npy file for each image, or with TFRecord files.
         model: Name of the encoder that made the embeddings; needed unless ``source`` is an export.
             Embeddings of two imports can be compared if it is the same.
         name: Name of the data set. By default that of the export, or of the file or folder.
@@ -106,7 +111,8 @@ def import_cache(
             in the same order; or, if the embeddings have ids, with their ids. By default the table
             in or beside ``source``.
         embedding: Column of the embeddings in a parquet file, columns of single numbers or patterns
-            of them, such as "emb_*"; or the name of an array in an .npz file.
+            of them, such as "emb_*"; or the name of an array in an .npz file, or of a feature in a
+            TFRecord file.
         texts: Embeddings of prompts by the same encoder, for zero-shot classification: a parquet
             file or an .npy file with a table beside it, with the columns ``label``, ``prompt`` and
             optionally ``statement`` and ``set``, as exports have them.
@@ -312,22 +318,35 @@ def _describe(
     own_name = safe_name(name or vectors.source.name.partition(".")[0])
     notes = list(vectors.notes)
     excluded = 0
+    ids = vectors.ids
+    mimic = None if ids is None else parse_image_paths(ids)
+    if mimic is not None:
+        ids = tuple(mimic["id"])
+        notes.append(
+            "The embeddings are named like the images of MIMIC-CXR: ids, patients and studies are "
+            "those in the names."
+        )
+    if ids is not None and len(set(ids)) < len(ids):
+        repeated, _ = Counter(ids).most_common(1)[0]
+        raise DatasetError(
+            f"{vectors.source} has several embeddings of {repeated!r}: keep one for each image"
+        )
     if table is None:
-        assert vectors.ids is not None
+        assert ids is not None
         if any(value for value in (*roles.values(), *columns.values())):
             raise UsageError(
                 f"{vectors.source} has no table beside it: give it as `table`, or leave out its "
                 "columns"
             )
-        rows = _Listed(vectors.source, vectors.ids)
+        rows = _Listed(ids)
         table, id_column = Table(vectors.source, ("id",), (), rows), "id"
     else:
         id_column, id_notes = _find_id_column(table, roles["id"])
         notes += [*table.notes, *id_notes]
     chosen = TableColumns.of(table, **columns, roles={**roles, "id": id_column})
     cells = table.read(chosen.names())
-    if vectors.ids is not None:
-        cells, excluded, match_notes = _match(cells, table, id_column, vectors.ids, vectors.source)
+    if ids is not None:
+        cells, excluded, match_notes = _match(cells, table, id_column, ids, vectors.source)
         notes += match_notes
     elif vectors.rows is not None and len(cells) != vectors.rows:
         raise DatasetError(
@@ -337,7 +356,12 @@ def _describe(
         )
     stated = chosen.read(cells, used=id_column)
     images = stated.images
-    _require_known_patients(table, images["id"], roles)
+    if mimic is None:
+        _require_known_patients(table, images["id"], roles)
+    else:
+        for role in mimic.columns:
+            if role == "id" or not roles[role]:
+                images[role] = mimic[role].to_numpy()
     images["path"] = pd.Series(np.arange(len(images)).astype(str), images.index)
     patient_notes, completed = chosen.complete(
         images,
@@ -356,6 +380,7 @@ def _describe(
         labels=stated.cells,
         label_names=stated.label_names,
         notes=[*notes, *stated.notes, *patient_notes, *completed.notes],
+        collection="" if mimic is None else "mimic-cxr-jpg",
         split_draw=completed.draw,
         excluded={"row without an embedding": excluded},
     )
@@ -367,13 +392,12 @@ class _Listed:
     """Ids as a table of one column.
 
     Args:
-        path: Where they are from.
         ids: The ids.
     """
 
     rounded: Mapping[int, int] = MappingProxyType({})
 
-    def __init__(self, path: Path, ids: Sequence[str]) -> None:
+    def __init__(self, ids: Sequence[str]) -> None:
         self.header = ["id"]
         self.notes: list[str] = []
         self._ids = ids
@@ -404,20 +428,23 @@ def _match(
     """
     import pandas as pd
 
-    ids = cells[column]
-    notes = []
-    if not ids.isin(wanted).any():
-        stems = ids.str.replace(r"\.\w+$", "", regex=True)
-        if stems.isin(wanted).any():
+    ids, names, notes = cells[column], pd.Series(wanted, dtype=str), []
+    if not ids.isin(names).any():
+        stems, file_stems = _without_suffix(ids), _without_suffix(_file_name(ids))
+        image_stems = _without_suffix(_file_name(names))
+        if stems.isin(names).any():
             ids = stems
             notes.append("The ids are matched without the suffixes that the table has.")
+        elif file_stems.isin(image_stems).any() and file_stems.is_unique and image_stems.is_unique:
+            ids, names = file_stems, image_stems
+            notes.append("The ids are matched by the names of files, without folder and suffix.")
     if ids.duplicated().any():
         repeated = ids[ids.duplicated()]
         raise DatasetError(
             f"{table.path}, line {repeated.index[0]}: the id {repeated.iloc[0]!r} occurs twice: "
             "keep one row for each image"
         )
-    rows = pd.Index(ids).get_indexer(pd.Index(wanted))
+    rows = pd.Index(ids).get_indexer(pd.Index(names))
     if (missing := np.flatnonzero(rows < 0)).size:
         raise DatasetError(
             f"{table.path} has no row for {count_noun(len(missing), 'embedding')} of "
@@ -430,6 +457,14 @@ def _match(
             f"{'is' if excluded == 1 else 'are'} left out."
         )
     return cells.iloc[rows], excluded, notes
+
+
+def _file_name(ids: "pd.Series[str]") -> "pd.Series[str]":
+    return ids.str.replace(r"^.*/", "", regex=True)
+
+
+def _without_suffix(ids: "pd.Series[str]") -> "pd.Series[str]":
+    return ids.str.replace(r"\.\w+$", "", regex=True)
 
 
 def _require_known_patients(
@@ -495,11 +530,8 @@ def _fingerprints(images: _Images, texts: Path | None) -> dict[str, str]:
     """Return the SHA-256 of what was read, by name; of a folder, that of its list of files."""
     source = images.vectors.source
     inside = [path for path in images.read if source.is_dir() and path.is_relative_to(source)]
-    prints = {
-        path.name: sha256_of_file(path)
-        for path in (*images.read, *([] if texts is None else [texts]))
-        if path not in inside
-    }
+    outside = {*images.read, *([] if texts is None else [texts])}.difference(inside)
+    prints = {path.name: sha256_of_file(path) for path in sorted(outside)}
     if inside:
         listing = "".join(
             f"{sha256_of_file(path)}  {path.relative_to(source).as_posix()}\n" for path in inside

@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 from featurecache.datasets.table_reader import TABLE_SUFFIXES, Table, open_table
 from featurecache.datasets.typed_table import holds_vectors
 from featurecache.errors import DatasetError, UsageError
+from featurecache.export.tables import MARKER
+from featurecache.importing import tfrecord
 from featurecache.store.cache import BLOCK_ROWS
 from featurecache.wording import count_noun
 
@@ -27,6 +29,10 @@ Block = NDArray[np.floating[Any]]
 
 COLUMN: Final = "embedding"
 """The column or array of embeddings where there are several, unless another one is given."""
+_IMAGE_ID: Final = "image/id"
+"""The feature of a TFRecord with the id of the image, as Google's CXR Foundation names it."""
+_FOR_OTHER_TOOLS: Final = (".faiss", ".h5ad", ".zarr")
+"""Exports that are not imported, beside those that are folders with ``MARKER``."""
 _READ_BYTES: Final = 2**20
 _SHARD: Final = re.compile(r"img_emb_?(\d+)\.npy")
 """Arrays of clip-retrieval: img_emb/img_emb_0.npy, img_emb_1.npy, ..."""
@@ -67,8 +73,10 @@ def open_vectors(
 
     Args:
         source: An array (.npy), arrays (.npz), a table (.parquet, .csv, ...), the output folder of
-            clip-retrieval, or a folder with one .npz or .npy file for each image.
-        embedding: Columns of a table, or patterns of them, or the name of an array in .npz files.
+            clip-retrieval, a TFRecord file, or a folder with .npz or .npy files for each image, or
+            with TFRecord files.
+        embedding: Columns of a table, or patterns of them, or the name of an array in .npz files or
+            of a feature in TFRecord files.
         separator: See ``open_table``.
         encoding: See ``open_table``.
 
@@ -77,12 +85,17 @@ def open_vectors(
         UsageError: It can be read in several ways.
     """
     name = source.name.lower()
+    if name.endswith(_FOR_OTHER_TOOLS) or (source / MARKER).is_file():
+        raise DatasetError(
+            f"{source} is of a format that is not read: export a cache as parquet or .npy, which "
+            "can be imported, and save embeddings of another program as .npy with a table beside it"
+        )
     if source.is_dir():
-        if embedding and not next(source.rglob("*.npz"), None):
-            raise UsageError(f"{source} has no .npz files: leave out `embedding`")
-        if (source / "img_emb").is_dir():
-            return _clip_retrieval(source)
-        return _file_per_image(source, embedding)
+        if not (source / "img_emb").is_dir():
+            return _folder(source, embedding)
+        if embedding:
+            raise UsageError(f"{source} is of clip-retrieval: leave out `embedding`")
+        return _clip_retrieval(source)
     if not source.exists():
         raise DatasetError(f"{source} does not exist: check the path")
     if name.endswith(".npy"):
@@ -100,14 +113,11 @@ def open_vectors(
                 f"{source}: give `embedding`, the columns of the embeddings, such as 'emb_*'"
             )
         return _number_columns(table, embedding)
-    if "tfrecord" in name:
-        raise DatasetError(
-            f"{source}: TFRecord files are not read, as that needs TensorFlow: save the embeddings "
-            "as .npz, one array for each image, with the ids as names"
-        )
+    if tfrecord.SUFFIX.search(name):
+        return _examples(source, [source], embedding)
     raise DatasetError(
         f"{source} holds no embeddings that can be read: give a folder, or a file whose name ends "
-        f"in .npy, .npz, {', '.join(TABLE_SUFFIXES)}"
+        f"in .npy, .npz, .tfrecord, {', '.join(TABLE_SUFFIXES)}"
     )
 
 
@@ -192,22 +202,38 @@ class _ConcatenatedRows:
         return enumerate(rows, 1)
 
 
-def _file_per_image(folder: Path, embedding: Sequence[str]) -> Vectors:
-    """Open a folder with a file for each image, whose id is its path without the suffix."""
-    for suffix in (".npz", ".npy"):
-        files = sorted(folder.rglob(f"*{suffix}"))
-        if files:
-            break
-    else:
+def _folder(folder: Path, embedding: Sequence[str]) -> Vectors:
+    """Open a folder with a file for each image, or with TFRecord files."""
+    files: dict[str, list[Path]] = {}
+    for path in sorted(folder.rglob("*")):
+        kind = "TFRecord" if tfrecord.SUFFIX.search(path.name) else path.suffix
+        if kind in (".npz", ".npy", "TFRecord"):
+            files.setdefault(kind, []).append(path)
+    if not files:
         raise DatasetError(
             f"{folder} holds no embeddings: give a file, the output folder of clip-retrieval, or a "
-            "folder with an .npz or .npy file for each image"
+            "folder with an .npz or .npy file for each image, or with TFRecord files"
         )
+    if len(files) > 1:
+        raise UsageError(
+            f"{folder} has {' and '.join(files)} files: give a folder with files of one kind"
+        )
+    ((kind, paths),) = files.items()
+    if kind == "TFRecord":
+        tfrecord.require_all_shards(paths)
+        return _examples(folder, paths, embedding)
+    if embedding and kind == ".npy":
+        raise UsageError(f"{folder} has .npy files, of one array each: leave out `embedding`")
+    return _file_per_image(folder, paths, embedding)
+
+
+def _file_per_image(folder: Path, files: Sequence[Path], embedding: Sequence[str]) -> Vectors:
+    """Open files of one image each, whose id is its path without the suffix."""
 
     def vector(file: Path) -> NDArray[Any]:
         with _read_errors(file):
             array = np.load(file)
-            if suffix == ".npz":
+            if file.suffix == ".npz":
                 with array:
                     array = array[_only_array(file, array.files, embedding)]
         _require_numbers(file, array.dtype)
@@ -232,6 +258,55 @@ def _only_array(file: Path, names: Sequence[str], embedding: Sequence[str]) -> s
             "embedding as `embedding`"
         )
     return names[0]
+
+
+def _examples(source: Path, files: Sequence[Path], embedding: Sequence[str]) -> Vectors:
+    """Open TFRecord files with an embedding in each record.
+
+    The id of an image is the feature ``image/id``, or, if a file has a single record without it,
+    the path of the file without the suffix.
+    """
+    if len(embedding) > 1:
+        raise UsageError("`embedding` names one feature of TFRecord files")
+    folder = source if source.is_dir() else source.parent
+    ids = [image for file in files for image in _example_ids(file, folder)]
+
+    def vectors() -> Iterator[tuple[str, NDArray[np.float32]]]:
+        for file in files:
+            with _read_errors(file):
+                for number, features in enumerate(tfrecord.read_examples(file), 1):
+                    where = f"{file}, record {number}"
+                    yield where, _float_feature(where, features, embedding)
+
+    return Vectors(source, tuple(files), lambda: _stack(vectors()), len(ids), tuple(ids))
+
+
+def _example_ids(file: Path, folder: Path) -> list[str]:
+    with _read_errors(file):
+        stated = [features.get(_IMAGE_ID, []) for features in tfrecord.read_examples(file)]
+        if [len(values) for values in stated] == [0]:
+            return [tfrecord.SUFFIX.sub("", file.relative_to(folder).as_posix())]
+        for number, values in enumerate(stated, 1):
+            if len(values) != 1 or not isinstance(values, list):
+                raise DatasetError(
+                    f"{file}, record {number}, has no id in the feature {_IMAGE_ID!r}: add it, or "
+                    "save each image in a file of its own, named by its id"
+                )
+        ids = (values[0] for values in stated)
+        return [image.decode() if isinstance(image, bytes) else str(image) for image in ids]
+
+
+def _float_feature(
+    where: str, features: tfrecord.Features, embedding: Sequence[str]
+) -> NDArray[np.float32]:
+    floats = {name: value for name, value in features.items() if isinstance(value, np.ndarray)}
+    names = embedding or ([COLUMN] if COLUMN in floats else list(floats))
+    if len(names) != 1 or names[0] not in floats:
+        raise UsageError(
+            f"{where}, has the features of floating-point numbers {', '.join(floats) or 'none'}: "
+            "give the name of the one of the embedding as `embedding`"
+        )
+    return floats[names[0]]
 
 
 def _named_arrays(file: Path, embedding: Sequence[str]) -> Vectors:
@@ -448,7 +523,7 @@ def _flattened(shape: Sequence[int]) -> tuple[str, ...]:
 def _read_errors(path: Path) -> Iterator[None]:
     try:
         yield
-    except (DatasetError, UsageError, MemoryError):
+    except (UsageError, MemoryError):
         raise
     except Exception as error:
         raise DatasetError(f"{path} cannot be read: {type(error).__name__}: {error}") from error

@@ -195,6 +195,24 @@ def test_an_export_comes_back_as_it_was(form: str, tmp_path: Path) -> None:
     assert replace(stored, **empty) == replace(text, **empty)
 
 
+@pytest.mark.parametrize(
+    ("out", "to"),
+    [
+        ("out.faiss", None),
+        ("out.h5ad", None),
+        ("out.zarr", None),
+        ("out", "huggingface"),
+        ("out", "webdataset"),
+    ],
+)
+def test_exports_for_other_tools_are_refused_with_those_to_use(
+    out: str, to: str | None, tmp_path: Path
+) -> None:
+    exported = fc.export_cache(full_cache(tmp_path), out, to=to)
+    with pytest.raises(ValueError, match=r"not read: export a cache as parquet or .npy, which can"):
+        fc.import_cache(exported, model="m")
+
+
 def test_commands_do_the_same_on_an_import_as_on_the_original(tmp_path: Path) -> None:
     labels = RNG.integers(0, 2, (48, 2))
     embedding = RNG.normal(size=(48, 8)) + labels[:, :1]
