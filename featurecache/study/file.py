@@ -10,6 +10,8 @@ from typing import Any, Final, Literal, get_type_hints
 
 from typing_extensions import TypedDict
 
+from featurecache.encoders.loading import HUB_PREFIX, TIMM_PREFIX
+from featurecache.encoders.registry import find_encoder
 from featurecache.errors import UnknownNameError, UsageError
 from featurecache.evaluation.table import COLUMNS, DEFAULT_METRICS
 from featurecache.finetune.config import FinetuneConfig
@@ -17,6 +19,7 @@ from featurecache.heads.config import HeadConfig
 from featurecache.io import json as strict_json
 from featurecache.io.text import read_text
 from featurecache.label_cells import LabelPolicy
+from featurecache.prompts import PROMPT_SETS
 from featurecache.units import Units
 
 StepKind = Literal["zero_shot", "train_head", "finetune"]
@@ -267,7 +270,10 @@ def _located_step(step: Step, folder: Path) -> Step:
 
 
 def _located(name: str, folder: Path) -> str:
-    """Return a name, or the path of the file or folder beside the study file that it names."""
-    beside = folder / Path(name).expanduser()
-    is_path = "/" in name or beside.suffix in (".json", ".toml")
-    return str(beside) if is_path and beside.exists() else name
+    """Return a name, or the path of the file or folder that it names, relative to the study's."""
+    is_name = name in PROMPT_SETS or find_encoder(name) is not None
+    if is_name or name.startswith((HUB_PREFIX, TIMM_PREFIX)):
+        return name
+    path = folder / Path(name).expanduser()
+    is_path = "/" in name or path.suffix in (".json", ".toml") or path.exists()
+    return str(path) if is_path else name

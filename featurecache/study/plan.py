@@ -85,17 +85,18 @@ class Experiment:
 
     @property
     def settings(self) -> dict[str, str]:
-        """Its arguments with an effect as texts, without those that are columns of their own."""
+        """Its arguments with an effect as texts, without the head that is its method."""
+        left_out = [*WITHOUT_EFFECT, *(["head"] if self.trained_by == "train_head" else [])]
         return {
-            name: _as_text(value)
-            for name, value in self.arguments.items()
-            if name not in ("head", "label_map", *WITHOUT_EFFECT)
+            name: _as_text(value) for name, value in self.arguments.items() if name not in left_out
         }
 
 
 def _as_text(value: Any) -> str:
     if isinstance(value, PromptSet):
         return value.name
+    if isinstance(value, Mapping):
+        value = [f"{name}={_as_text(given)}" for name, given in value.items()]
     return " ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
 
 
@@ -198,7 +199,7 @@ def _experiments(file: StudyFile, prompts: Sequence[str]) -> Iterator[Experiment
             features = values.pop("features", DEFAULT_FEATURES)
             others, label_map = values.pop("evaluate_on", []), values.pop("label_map", None)
             check_arguments(step.kind, values)
-            if "head" in values and not head_spec(values["head"]).uses_text:
+            if step.kind == "train_head" and not head_spec(values["head"]).uses_text:
                 values.pop("prompts", None)
             misfit = find_misfit(step.kind, model, features, values)
             if misfit is not None and misfit.argument in step.values:
