@@ -368,7 +368,7 @@ EXCEPTIONS = {
     "featurecache/report/svg.py: _render_svg": "writes to memory",
     "featurecache/report/report.py: _write_text": "writes a file of new_file or new_folder",
     "featurecache/study/results.py: write_results": "writes a text, which new_file replaces",
-    "featurecache/study/run.py: run_study": "calls save of a run, which is atomic",
+    "featurecache/study/run.py: _run": "calls save of a run, which is atomic",
     "featurecache/runs/predictions.py": "writes into the folder of new_run",
     "pipelines/study.py: run": "Run.save is atomic",
 }

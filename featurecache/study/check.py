@@ -7,7 +7,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple, get_args
 
-from featurecache.encoders.loading import check_model, encoder_class
+from featurecache.encoders.loading import check_model, encoder_class, load_encoder
 from featurecache.errors import UnknownNameError, UsageError
 from featurecache.evaluation.zero_shot_scores import Scoring
 from featurecache.extraction.update import check_numbers
@@ -27,6 +27,8 @@ from featurecache.tracking.tracker import check_trackers
 from featurecache.units import Units
 
 DEFAULT_FEATURES: Final = "default"
+_LOADING: Final = ("backend", "precision", "resize", "views")
+"""Arguments of ``extract`` that decide how an encoder is loaded, beside its device."""
 _JOINT_SPACE: Final = (DEFAULT_FEATURES, "projected")
 """Features that may be in one space with texts, if those of the encoder are."""
 
@@ -65,8 +67,7 @@ def check_extraction(file: StudyFile, prompts: Sequence[str]) -> None:
         image_timeout=extraction.get("image_timeout", IMAGE_TIMEOUT),
     )
     check_bit_depth(extraction.get("bit_depth"))
-    loading = ("backend", "precision", "resize", "views")
-    options = {name: extraction[name] for name in loading if name in extraction}
+    options = {name: extraction[name] for name in _LOADING if name in extraction}
     for model, features in product(file.models, file.features):
         check_model(model, features=named_features(features), **options)
     classes = {model: encoder_class(model) for model in file.models}
@@ -81,6 +82,22 @@ def check_extraction(file: StudyFile, prompts: Sequence[str]) -> None:
             f"{file.path}: no model has a text encoder ({', '.join(map(_short, classes))}): leave "
             "out `prompts`"
         )
+
+
+def find_encoders(file: StudyFile) -> None:
+    """Find the files of all encoders, or download them, before anything is computed with one.
+
+    Raises:
+        CheckpointError: Weights are missing, incomplete or of an unsupported model type.
+        UsageError: An encoder does not offer features, this machine lacks the device, or an
+            optional dependency is not installed.
+    """
+    loading = ("device", *_LOADING)
+    options = {name: file.extraction[name] for name in loading if name in file.extraction}
+    if options.get("device") == "all":
+        options["device"] = "cuda"
+    for model, features in product(file.models, file.features):
+        load_encoder(model, features=named_features(features), **options)
 
 
 def check_arguments(kind: StepKind, values: Mapping[str, Any]) -> None:

@@ -17,16 +17,13 @@ from featurecache.progress import DetailedProgress
 from featurecache.runs.run import Run, load_run
 from featurecache.store.cache import Cache
 from featurecache.store.open import open_cache
-from featurecache.study.check import named_features
+from featurecache.study.check import find_encoders, named_features
 from featurecache.study.file import OPENING, read_study
 from featurecache.study.plan import Experiment, StudyPlan, make_plan
 from featurecache.study.results import StudyTable, results_frame, study_tables, write_results
 
 if TYPE_CHECKING:
     import pandas as pd
-
-_Caches = dict[tuple[str, str, str], Path]
-"""By data set, model and features."""
 
 
 @dataclass(frozen=True)
@@ -61,9 +58,12 @@ def plan_study(
         The plan. ``plan.experiments`` are all experiments, ``plan.pending`` those without a run.
 
     Raises:
-        UsageError: The file cannot be read, or its arguments contradict each other.
-        UnknownNameError: It names an argument, a data set, a head or a metric that does not exist.
+        UsageError: The file cannot be read, or its arguments contradict each other or do not fit.
+        UnknownNameError: It names an argument, data set, model, head, prompt set or metric that
+            does not exist.
         DatasetError: A data set is missing or malformed.
+        CheckpointError: The folder of a model is not a checkpoint.
+        PromptError: A prompt file cannot be used.
 
     Example:
         >>> import featurecache as fc
@@ -106,10 +106,14 @@ def run_study(
         ``report.html`` in the folder.
 
     Raises:
-        UsageError: The file cannot be read, its arguments contradict each other, or another
-            process is running the study.
-        UnknownNameError: It names an argument, a data set, a head or a metric that does not exist.
+        UsageError: The file cannot be read, its arguments contradict each other or do not fit, an
+            encoder does not offer features, this machine lacks a device, or another process is
+            running the study.
+        UnknownNameError: It names an argument, data set, model, head, prompt set or metric that
+            does not exist.
         DatasetError: A data set is missing or malformed.
+        CheckpointError: The weights of a model are missing or incomplete.
+        PromptError: A prompt file cannot be used.
         OSError: The disk is full or not writable.
 
     Example:
@@ -131,20 +135,18 @@ def run_study(
         True
     """
     plan = plan_study(file, out=out)
+    if plan.pending:
+        find_encoders(plan.file)
     failures: dict[str, str] = {}
     with exclusive_lock(plan.file.out, plan.file.out / ".lock"):
-        caches: _Caches = {}
-        failed: dict[str, str] = {}  # by data set: why it has no caches
+        caches = _Caches(plan)
         for number, experiment in enumerate(plan.experiments):
             if experiment.done:
                 continue
             if progress is not None:
                 progress(number, len(plan.experiments), f"{experiment.dataset}: {experiment.title}")
             try:
-                _extract(plan, experiment, caches, failed)
-                run = _run(plan, experiment, caches)
-                if run is not None:
-                    run.save(experiment.folder)
+                _run(plan, experiment, caches)
             except FeaturecacheError as error:
                 failures[f"{experiment.dataset}: {experiment.title}"] = str(error)
         done = [experiment for experiment in plan.experiments if experiment.done]
@@ -154,38 +156,48 @@ def run_study(
     return StudyResult(plan=plan, frame=frame, tables=tables, failures=failures, files=files)
 
 
-def _extract(
-    plan: StudyPlan, experiment: Experiment, caches: _Caches, failed: dict[str, str]
-) -> None:
-    """Embed the data set of an experiment with all encoders of the study, each image once."""
-    name, file = experiment.dataset, plan.file
-    if _is_finetuned(experiment) or any(dataset == name for dataset, _, _ in caches):
-        return
-    if name in failed:
-        raise FeaturecacheError(failed[name])
-    try:
-        named: Sequence[str | None] = plan.prompts or [None]
+class _Caches:
+    """The caches of a study. A data set is embedded when the first of its caches is opened."""
+
+    def __init__(self, plan: StudyPlan) -> None:
+        self._plan = plan
+        self._paths: dict[str, Mapping[tuple[str, str], Path]] = {}
+        self._failures: dict[str, str] = {}
+
+    def open(self, experiment: Experiment, opening: Mapping[str, Any]) -> Cache:
+        """Open the cache of an experiment with arguments of ``open_cache``."""
+        name = experiment.dataset
+        if name in self._failures:
+            raise FeaturecacheError(self._failures[name])
+        if name not in self._paths:
+            try:
+                self._paths[name] = self._embed(name)
+            except FeaturecacheError as error:
+                self._failures[name] = str(error)
+                raise
+        return open_cache(self._paths[name][experiment.model, experiment.features], **opening)
+
+    def _embed(self, name: str) -> dict[tuple[str, str], Path]:
+        """Embed a data set with all encoders of the study, each image once."""
+        file = self._plan.file
+        named: Sequence[str | None] = self._plan.prompts or [None]
         for prompts in named:
             made = extract(
-                plan.datasets[name],
+                self._plan.datasets[name],
                 file.models,
                 prompts=prompts,
                 features=list(map(named_features, file.features)),
                 cache_dir=file.cache_dir,
                 **file.extraction,
             )
-    except FeaturecacheError as error:
-        failed[name] = str(error)
-        raise
-    keys = product([name], file.models, file.features)
-    caches |= {key: cache.path for key, cache in zip(keys, made, strict=True)}
+        keys = product(file.models, file.features)
+        return {key: cache.path for key, cache in zip(keys, made, strict=True)}
 
 
-def _run(plan: StudyPlan, experiment: Experiment, caches: _Caches) -> Run | None:
-    """Run one experiment; None if it has saved its run itself."""
+def _run(plan: StudyPlan, experiment: Experiment, caches: _Caches) -> None:
+    """Run one experiment and save its run."""
     file, arguments = plan.file, dict(experiment.arguments)
-    if experiment.training is not None:
-        return _evaluate(plan, experiment, caches)
+    opening = {name: arguments.pop(name) for name in OPENING if name in arguments}
     if experiment.kind == "finetune":
         finetune(
             plan.datasets[experiment.dataset],
@@ -195,40 +207,25 @@ def _run(plan: StudyPlan, experiment: Experiment, caches: _Caches) -> Run | None
             cache_dir=file.cache_dir,
             **arguments,
         )
-        return None
-    cache = _open(experiment, caches, arguments)
-    function = zero_shot if experiment.kind == "zero_shot" else train_head
-    run = function(cache, n_bootstrap=file.n_bootstrap, **arguments)
-    return cast(Run, run)
-
-
-def _evaluate(plan: StudyPlan, experiment: Experiment, caches: _Caches) -> Run:
-    """Evaluate the model of a training on another data set."""
-    assert experiment.training is not None
-    if not experiment.training.done:
-        raise FeaturecacheError("its training has failed")
-    training = load_run(experiment.training.folder)
-    arguments = dict(experiment.arguments)
-    if _is_finetuned(experiment):
-        cache = extract(
-            plan.datasets[experiment.dataset],
-            experiment.training.folder,
-            cache_dir=plan.file.cache_dir,
-            **plan.file.extraction,
-        )
+        return
+    if (training := experiment.training) is None:
+        cache = caches.open(experiment, opening)
+        function = zero_shot if experiment.kind == "zero_shot" else train_head
+        run = cast(Run, function(cache, n_bootstrap=file.n_bootstrap, **arguments))
     else:
-        cache = _open(experiment, caches, arguments)
-    return training.evaluate(
-        cache, label_map=arguments.get("label_map"), n_bootstrap=plan.file.n_bootstrap
-    )
-
-
-def _open(experiment: Experiment, caches: _Caches, arguments: dict[str, Any]) -> Cache:
-    """Open the cache of an experiment, and take what it is opened with from the arguments."""
-    opening = {name: arguments.pop(name) for name in OPENING if name in arguments}
-    path = caches[experiment.dataset, experiment.model, experiment.features]
-    return open_cache(path, **opening)
-
-
-def _is_finetuned(experiment: Experiment) -> bool:
-    return experiment.trained_by == "finetune"
+        if not training.done:
+            raise FeaturecacheError("its training has failed")
+        if training.kind == "finetune":
+            cache = extract(
+                plan.datasets[experiment.dataset],
+                training.folder,
+                cache_dir=file.cache_dir,
+                **file.extraction,
+            )
+        else:
+            cache = caches.open(experiment, opening)
+        label_map = arguments.get("label_map")
+        run = load_run(training.folder).evaluate(
+            cache, label_map=label_map, n_bootstrap=file.n_bootstrap
+        )
+    run.save(experiment.folder)

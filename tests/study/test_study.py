@@ -12,7 +12,7 @@ import featurecache as fc
 from featurecache.cli.app import app
 from featurecache.datasets.nih import LABELS as NIH_LABELS
 from featurecache.datasets.registry import DATASETS
-from featurecache.errors import UsageError
+from featurecache.errors import CheckpointError, UsageError
 from featurecache.evaluation.table import COLUMNS
 from featurecache.study import results as study_results
 from featurecache.study import run as study_run
@@ -381,6 +381,19 @@ def test_a_folder_of_a_model_is_known_by_its_configuration(tmp_path):
 def test_a_named_model_or_features_must_fit(step, message, tmp_path):
     with pytest.raises(UsageError, match=message):
         planned(tmp_path, MODELS + step)
+
+
+def test_missing_weights_and_layers_are_found_before_anything_runs(tmp_path, calls):
+    study = tmp_path / "heads.toml"
+    study.write_text(STUDY.replace('"tiny"', '["tiny", "rad-dino"]'))
+    assert len(fc.plan_study(study).pending) == 6 + 4
+    with pytest.raises(CheckpointError, match="the weights of rad-dino"):
+        fc.run_study(study)
+    study.write_text(STUDY.replace('"tiny"', '"tiny"\nfeatures = ["default", "layers:-99"]'))
+    with pytest.raises(UsageError, match="layers"):
+        fc.run_study(study)
+    assert calls == []
+    assert [path.name for path in tmp_path.iterdir()] == ["heads.toml"]
 
 
 def test_titles_say_what_differs(tmp_path):
