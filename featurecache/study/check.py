@@ -5,10 +5,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 from itertools import product
 from pathlib import Path
-from typing import Any, Final, Literal, NamedTuple, get_args
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, get_args
 
 from featurecache.encoders.loading import check_model, encoder_class, load_encoder
 from featurecache.errors import UnknownNameError, UsageError
+from featurecache.evaluation.label_matching import match_labels
 from featurecache.evaluation.zero_shot_scores import Scoring
 from featurecache.extraction.update import check_numbers
 from featurecache.features import parse_features
@@ -20,11 +21,16 @@ from featurecache.images.gray_range import check_bit_depth
 from featurecache.images.subprocess_decoder import IMAGE_TIMEOUT
 from featurecache.label_cells import LabelPolicy
 from featurecache.metrics.conformal import DEFAULT_COVERAGE
+from featurecache.metrics.metrics import LabelMap
 from featurecache.metrics.thresholds import OperatingPoint
 from featurecache.prompts import load_prompts
+from featurecache.provenance.names import base_name
 from featurecache.study.file import OPENING, StepKind, StudyFile
 from featurecache.tracking.tracker import check_trackers
 from featurecache.units import Units
+
+if TYPE_CHECKING:
+    from featurecache.datasets.dataset import Dataset
 
 DEFAULT_FEATURES: Final = "default"
 _LOADING: Final = ("backend", "precision", "resize", "views")
@@ -184,6 +190,31 @@ def find_misfit(
     if text != "none" and not encoder.has_text:
         return Misfit("model", f"{what} uses texts, and {_short(model)} has no text encoder")
     return None
+
+
+def check_labels(trained: "Dataset", scored: "Dataset", label_map: LabelMap | None) -> None:
+    """Check that what is trained on one data set can be scored on another.
+
+    Args:
+        trained: The data set of the training.
+        scored: The other.
+        label_map: See ``Run.evaluate``.
+
+    Raises:
+        UsageError: The map names a label that does not exist, or without one no label matches.
+    """
+    match_labels(
+        trained.label_names,
+        scored.label_names,
+        label_map,
+        trained_on=_vocabulary_names(trained),
+        datasets=_vocabulary_names(scored),
+    )
+
+
+def _vocabulary_names(dataset: "Dataset") -> list[str]:
+    loaded_as = [] if dataset.source is None else [dataset.source["dataset"]]
+    return [*loaded_as, dataset.name, base_name(dataset.collection)]
 
 
 def named_features(features: str) -> str | None:

@@ -20,6 +20,7 @@ from featurecache.study.check import (
     DEFAULT_FEATURES,
     check_arguments,
     check_extraction,
+    check_labels,
     find_misfit,
 )
 from featurecache.study.file import WITHOUT_EFFECT, Step, StudyFile
@@ -151,13 +152,16 @@ def make_plan(file: StudyFile) -> StudyPlan:
     identified: dict[str, Experiment] = {}
     contents = {name: _fingerprint_of(dataset) for name, dataset in datasets.items()}
     for experiment in _experiments(file, plan.prompts):
+        if (training := experiment.training) is not None:
+            label_map = experiment.arguments.get("label_map")
+            check_labels(datasets[training.dataset], datasets[experiment.dataset], label_map)
         # The same experiment in two steps is one.
         identified.setdefault(_identity(experiment, file, contents), experiment)
     titled = _with_titles(list(identified.values()))
     named: dict[str, Experiment] = {}
     for identity, one in zip(identified, titled, strict=True):
-        training = one.training and named[_identity(one.training, file, contents)]
-        named[identity] = replace(one, folder=_folder(one, file, identity), training=training)
+        trained = one.training and named[_identity(one.training, file, contents)]
+        named[identity] = replace(one, folder=_folder(one, file, identity), training=trained)
     return replace(plan, experiments=list(named.values()))
 
 

@@ -296,6 +296,8 @@ def test_dry_run_lists_experiments(tmp_path):
         ("seeds = 2", "coverage = 1.0", "`coverage` is 1.0"),
         ('evaluate_on = ["ward"]', 'evaluate_on = "ward"', "evaluate_on: .* list"),
         ("n_images = 40", 'n_images = "40"', "data set ward of"),
+        ("seeds = 2", 'label_map = {Edema = "Oedema"}', "'Oedema'"),
+        ("seeds = 2", 'label_map = {Oedema = "Edema"}', "'Oedema', which was not trained"),
         ("seeds = 2", 'uncertain = "perhaps"', "perhaps"),
     ],
 )
