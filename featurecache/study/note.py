@@ -40,6 +40,8 @@ def explain_table(made: MetricsTable, runs: Sequence[Metrics], *, n_bootstrap: i
             f"Supported averages are over the {count_noun(len(supported), 'label')} with {enough} "
             "image."
         ]
+    if "micro" in averages and n_bootstrap >= MIN_SAMPLES and runs[0].micro.auroc_ci is None:
+        sentences += [f"Micro averages have no intervals: they need {enough} image."]
     if len(runs) > 1:
         sentences += [
             f"The best value of a column is in bold. {MARK} marks values that differ from it: the "

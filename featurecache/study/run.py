@@ -7,6 +7,7 @@ from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from featurecache.encoders.loading import encoder_class
 from featurecache.errors import FeaturecacheError
 from featurecache.evaluation.zero_shot import zero_shot
 from featurecache.extraction.extract import extract
@@ -17,7 +18,7 @@ from featurecache.progress import DetailedProgress
 from featurecache.runs.run import Run, load_run
 from featurecache.store.cache import Cache
 from featurecache.store.open import open_cache
-from featurecache.study.check import find_encoders, named_features
+from featurecache.study.check import DEFAULT_FEATURES, find_encoders, named_features
 from featurecache.study.file import OPENING, read_study
 from featurecache.study.plan import Experiment, StudyPlan, make_plan
 from featurecache.study.results import StudyTable, results_frame, study_tables, write_results
@@ -166,32 +167,37 @@ class _Caches:
 
     def open(self, experiment: Experiment, opening: Mapping[str, Any]) -> Cache:
         """Open the cache of an experiment with arguments of ``open_cache``."""
-        name = experiment.dataset
+        name, file = experiment.dataset, self._plan.file
         if name in self._failures:
             raise FeaturecacheError(self._failures[name])
         if name not in self._paths:
             try:
-                self._paths[name] = self._embed(name)
+                made = _embed(self._plan, name, file.models, file.features)
             except FeaturecacheError as error:
                 self._failures[name] = str(error)
                 raise
+            keys = product(file.models, file.features)
+            self._paths[name] = {key: one.path for key, one in zip(keys, made, strict=True)}
         return open_cache(self._paths[name][experiment.model, experiment.features], **opening)
 
-    def _embed(self, name: str) -> dict[tuple[str, str], Path]:
-        """Embed a data set with all encoders of the study, each image once."""
-        file = self._plan.file
-        named: Sequence[str | None] = self._plan.prompts or [None]
-        for prompts in named:
-            made = extract(
-                self._plan.datasets[name],
-                file.models,
-                prompts=prompts,
-                features=list(map(named_features, file.features)),
-                cache_dir=file.cache_dir,
-                **file.extraction,
-            )
-        keys = product(file.models, file.features)
-        return {key: cache.path for key, cache in zip(keys, made, strict=True)}
+
+def _embed(
+    plan: StudyPlan, dataset: str, models: Sequence[str], features: Sequence[str]
+) -> list[Cache]:
+    """Embed a data set and the prompts of the study with several encoders, each image once."""
+    classes = [encoder_class(model) for model in models]
+    has_text = any(one is None or one.has_text for one in classes)
+    named: Sequence[str | None] = (plan.prompts if has_text else []) or [None]
+    for prompts in named:
+        made = extract(
+            plan.datasets[dataset],
+            models,
+            prompts=prompts,
+            features=list(map(named_features, features)),
+            cache_dir=plan.file.cache_dir,
+            **plan.file.extraction,
+        )
+    return made
 
 
 def _run(plan: StudyPlan, experiment: Experiment, caches: _Caches) -> None:
@@ -216,12 +222,8 @@ def _run(plan: StudyPlan, experiment: Experiment, caches: _Caches) -> None:
         if not training.done:
             raise FeaturecacheError("its training has failed")
         if training.kind == "finetune":
-            cache = extract(
-                plan.datasets[experiment.dataset],
-                training.folder,
-                cache_dir=file.cache_dir,
-                **file.extraction,
-            )
+            model = str(training.folder)
+            (cache,) = _embed(plan, experiment.dataset, [model], [DEFAULT_FEATURES])
         else:
             cache = caches.open(experiment, opening)
         label_map = arguments.get("label_map")

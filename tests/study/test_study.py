@@ -168,6 +168,11 @@ def test_a_note_says_why_there_are_no_intervals_or_marks(folder):
     assert note(none, n_bootstrap=0).startswith("With 0 bootstrap samples there are no intervals.")
     small = fc.zero_shot(ward, prompts="signs", n_bootstrap=20)
     assert small.metrics.supported_labels == []
+    assert note(small, n_bootstrap=20, metrics=["micro F1"]) == (
+        "Micro averages have no intervals: they need at least 5 patients with a positive and 5 "
+        "with a negative image."
+    )
+    assert note(run, n_bootstrap=20, metrics=["micro F1"]).endswith("over patients.")
     text = note(small, n_bootstrap=20)
     assert text == (
         "Averages over labels have no intervals: no label has at least 5 patients with a positive "
@@ -223,10 +228,12 @@ def test_an_interrupted_study_ends_with_the_same_results(folder, tmp_path, monke
 def test_trainings_are_logged_which_changes_no_run(tmp_path):
     (tmp_path / "heads.toml").write_text(
         "n_bootstrap = 0\n"
-        '[datasets.phantom]\nn_images = 40\n[extract]\nmodel = "tiny"\n'
-        '[[train_head]]\nhead = "prototype"\ncontrols = false\n'
+        "[datasets.phantom]\nn_images = 40\n"
+        '[datasets.ward]\ndataset = "phantom"\nn_images = 20\nseed = 5\n'
+        '[extract]\nmodel = "tiny"\nprompts = "lungs"\n'
+        '[[train_head]]\nhead = "prototype"\ncontrols = false\ndataset = "phantom"\n'
         '[[finetune]]\nobjective = "bce"\ntrainable = "head"\nepochs = 1\n'
-        "batch_size = 8\n"
+        'batch_size = 8\ndataset = "phantom"\nevaluate_on = ["ward"]\n'
     )
     unlogged = [one.folder for one in fc.plan_study(tmp_path / "heads.toml").experiments]
     text = (tmp_path / "heads.toml").read_text()
@@ -238,8 +245,10 @@ def test_trainings_are_logged_which_changes_no_run(tmp_path):
     assert "log" not in result.frame
     runs = [one.folder for one in result.plan.experiments]
     assert runs == unlogged
-    for run in runs:
+    for run in runs[:2]:
         assert list((run.parent / "tensorboard" / run.name).glob("events.out.tfevents.*"))
+    caches = [fc.open_cache(path) for path in (tmp_path / "cache").glob("*/*.h5")]
+    assert [cache.prompt_sets for cache in caches] == [{"lungs"}] * 2  # the fine-tuned one, too
 
 
 def test_a_failed_experiment_stops_no_other(folder):
