@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from featurecache.encoders.loading import load_encoder
+from featurecache.encoders.loading import encoder_class, load_encoder
 from featurecache.encoders.pair import PairEncoder
 from featurecache.encoders.registry import ENCODERS
 from featurecache.errors import CheckpointError, UnknownNameError, UsageError
@@ -58,6 +58,20 @@ def test_every_registered_encoder_has_license_and_source():
     assert "possible NIH exposure" in ENCODERS["xraysiglip"].note
     gated = ["medsiglip", "dinov3-base", "dinov3-convnext-base"]
     assert [name for name, spec in ENCODERS.items() if spec.gated] == gated
+
+
+def test_the_class_of_an_encoder_is_known_without_loading_it(clip_copy):
+    assert all(
+        encoder_class(spec.name).aligned == spec.aligned
+        for spec in ENCODERS.values()
+        if spec.family != "custom"
+    )
+    for name in ("tiny", str(clip_copy)):
+        assert encoder_class(name) is type(load_encoder(name, device="cpu"))
+    assert encoder_class("dinov2-minilm") is PairEncoder
+    assert not encoder_class("minilm").has_images
+    assert not encoder_class("timm:convnext_tiny.fb_in22k").has_text
+    assert encoder_class("hf:org/name") is None
 
 
 def test_unknown_name_suggests_close_names_and_other_sources():
