@@ -2,32 +2,33 @@
 
     python pipelines/nih_clip.py --model tiny --data DATA [--work studies] [--quick]
 
-DATA holds the folder nih. docs/studies/nih_clip.md describes the study and its results.
+DATA holds the folder nih. nih_clip.toml lists the runs, and docs/studies/nih_clip.md describes the
+study and its results.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 from page import table
-from study import Study, macro_cells, open_study, publish, run_script
+from study import Study, compare, macro_cells, open_study, publish, run_script
 
 import featurecache as fc
 from featurecache.evaluation.comparison import scored_images
 from featurecache.metrics.metrics import Metrics
 from featurecache.report.table import format_difference, format_interval, format_score
 from featurecache.retrieval.metrics import measure_retrieval
+from featurecache.study.run import StudyResult
 from featurecache.wording import UNDEFINED
 
 PROMPTS = ("showing", "signs")
 SPLITS = ("train", "val", "test")
-REMEDIES: Mapping[str, Mapping[str, Any]] = {
-    "none": {},
-    "positives weighted in the loss": {"pos_weight": "balanced"},
-    "rare findings sampled more often": {"resample": "weighted"},
-    "balanced subset": {"resample": "undersample"},
+REMEDIES = {
+    "balanced": "positives weighted in the loss",
+    "weighted": "rare findings sampled more often",
+    "undersample": "balanced subset",
 }
+"""By the value of ``pos_weight`` or ``resample``."""
 MIN_COMMON_PREVALENCE = 0.05
 """Fraction of the training images from which on a finding counts as common."""
 DIRECTIONS = {
@@ -42,13 +43,15 @@ K = {"text_to_image": 10, "image_to_text": 3, "image_to_image": 10}
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the study."""
     study = open_study("nih_clip", __doc__, arguments)
-    dataset = study.load("nih", split="patient")
-    cache = study.extract(dataset, prompts=PROMPTS)
+    result = study.run()
+    dataset = result.plan.datasets["nih"]
+    caches = {prompts: study.cache(dataset, prompts) for prompts in PROMPTS}
+    common = common_findings(caches["signs"])
     results = [label_counts(dataset), *study.alignment_notes]
     if study.encoder.aligned:
-        results.append(zero_shot(study, cache))
-    results += [*training(study, dataset, cache), retrieval(study, cache)]
-    results.append(imbalance(study, cache))
+        results.append(zero_shot(result))
+    results += [*training(study, result, common), retrieval(study, caches["signs"])]
+    results.append(imbalance(study, result, common))
     publish(study, results)
 
 
@@ -61,48 +64,43 @@ def label_counts(dataset: fc.Dataset) -> str:
     return table(f"Images with each finding, of {sizes}", ["", *SPLITS], rows)
 
 
-def zero_shot(study: Study, cache: fc.Cache) -> str:
+def zero_shot(result: StudyResult) -> str:
     """Compare prompt sets and scorings without training."""
     rows = []
-    for prompts in PROMPTS:
-        for scoring in ("pair", "sigmoid"):
-            name = f"zero-{prompts}-{scoring}"
-            metrics = study.zero_shot(name, cache, prompts=prompts, scoring=scoring).metrics
-            shuffled = metrics.controls["shuffled_labels"]
+    for one, run in result.runs.items():
+        if one.kind == "zero_shot":
+            shuffled = run.metrics.controls["shuffled_labels"]
             control = shuffled and format_interval(shuffled.macro.auroc, shuffled.macro.auroc_ci)
-            scores = macro_cells(metrics, ("auroc", "auprc", "f1"))
+            scores = macro_cells(run.metrics, ("auroc", "auprc", "f1"))
+            prompts, scoring = one.properties["prompts"], one.properties["scoring"]
             rows.append([f"`{prompts}`", scoring, *scores, control or UNDEFINED])
     columns = ["prompts", "scoring", "AUROC", "AUPRC", "F1", "AUROC, shuffled labels"]
     return table("Zero-shot, macro over the findings", columns, rows)
 
 
-def training(study: Study, dataset: fc.Dataset, cache: fc.Cache) -> list[str]:
+def training(study: Study, result: StudyResult, common: NDArray[np.bool_]) -> list[str]:
     """Compare zero-shot, a head on the frozen encoder, and fine-tuning on ten or all images."""
     runs = {}
     if study.encoder.aligned:
-        runs["zero-shot, `signs`, pair"] = study.zero_shot(
-            "zero-signs-pair", cache, prompts="signs", scoring="pair"
-        )
-    runs["`baseline` head, encoder frozen"] = study.train_head(
-        "baseline", cache, "baseline", controls=True
+        runs["zero-shot, `signs`, pair"] = result.run(prompts="signs", scoring="pair")
+    runs["`baseline` head, encoder frozen"] = result.run(
+        head="baseline", pos_weight=None, resample=None
     )
-    runs["fine-tuned on 10 images"] = study.finetune(
-        "bce-10", dataset, "nih-bce", train_size=10, batch_size=10
-    )
-    runs["fine-tuned on all"] = study.finetune("bce", dataset, "nih-bce")
+    runs["fine-tuned on 10 images"] = result.run(method="fine-tuned", train_size=10)
+    runs["fine-tuned on all"] = result.run(method="fine-tuned", train_size=None)
     first = next(iter(runs))
     rows = []
     for name, run in runs.items():
         difference = UNDEFINED
         if name != first:
-            comparison = study.compare(runs[first], run)
+            comparison = compare(runs[first], run)
             auroc = comparison.headline
             difference = format_difference(auroc.difference, auroc.ci95)
             tested = [m for m in comparison.per_label.values() if m["auroc"].ci95 is not None]
             difference += f", {len(tested)} findings"
         scores = macro_cells(run.metrics, ("auroc", "auprc", "f1"))
-        common = group_cells(study, run, common_findings(cache), ("auroc",))
-        rows.append([name, *scores, difference, *common])
+        of_common = group_cells(study, run, common, ("auroc",))
+        rows.append([name, *scores, difference, *of_common])
     columns = ["", "AUROC", "AUPRC", "F1", f"AUROC minus {first}", "AUROC, common findings"]
     return [
         table("Training, macro over the findings that could be learned", columns, rows),
@@ -148,12 +146,14 @@ def retrieval(study: Study, cache: fc.Cache) -> str:
     return table("Retrieval among the test images", columns, rows)
 
 
-def imbalance(study: Study, cache: fc.Cache) -> str:
+def imbalance(study: Study, result: StudyResult, common: NDArray[np.bool_]) -> str:
     """Compare remedies against class imbalance, on common and on rare findings."""
-    common = common_findings(cache)
     rows = []
-    for remedy, settings in REMEDIES.items():
-        run = study.train_head(f"baseline-{remedy}", cache, "baseline", **settings)
+    for one, run in result.runs.items():
+        if one.kind != "train_head":
+            continue
+        used = one.arguments.get("pos_weight", one.arguments.get("resample"))
+        remedy = REMEDIES.get(used, "none")
         for source, threshold in (("0.5", 0.5), ("validation", None)):
             cells = [
                 cell

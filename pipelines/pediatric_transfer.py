@@ -2,17 +2,25 @@
 
     python pipelines/pediatric_transfer.py --model tiny --data DATA [--work studies] [--quick]
 
-DATA holds the folders kermany and nih. docs/studies/pediatric_transfer.md describes the study and
-its results.
+DATA holds the folders kermany and nih. pediatric_transfer.toml lists the runs, and
+docs/studies/pediatric_transfer.md describes the study and its results.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from page import table
-from study import CONTROLS, Study, control_cells, macro_cells, open_study, publish, run_script
+from study import (
+    CONTROLS,
+    Study,
+    compare,
+    control_cells,
+    macro_cells,
+    open_study,
+    publish,
+    run_script,
+)
 
 import featurecache as fc
 from featurecache.evaluation.comparison import scored_images
@@ -20,83 +28,49 @@ from featurecache.images.decode import read_image
 from featurecache.metrics.bootstrap import none_if_nan
 from featurecache.metrics.ranking import auroc
 from featurecache.report.table import format_difference, format_score
+from featurecache.study.run import StudyResult
 from featurecache.wording import UNDEFINED
 
 LABEL = "Pneumonia"
-PROMPTS = ("lungs", "signs")
-RECIPES = {"kermany": "pediatric-clip-ucsd", "nih": "pediatric-clip"}
 OTHER = {"kermany": "nih", "nih": "kermany"}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the study."""
     study = open_study("pediatric_transfer", __doc__, arguments)
-    datasets = {
-        "kermany": study.load("kermany", subset="viral"),
-        "nih": only_label(study.load("nih", split="patient")),
-    }
-    caches = {name: study.extract(data, prompts=PROMPTS) for name, data in datasets.items()}
-    objective = "contrastive" if study.encoder.aligned else "bce"
-    heads, finetuned = {}, {}
-    for name, cache in caches.items():
-        heads[name] = study.train_head(f"{name}-head", cache, "baseline", controls=True)
-        finetuned[name] = study.finetune(
-            f"{name}-tuned", datasets[name], RECIPES[name], objective=objective
-        )
+    result = study.run()
+    datasets = result.plan.datasets
     results = study.alignment_notes
     for name, other in OTHER.items():
-        runs = {
-            **zero_shot(study, name, caches[name]),
-            "head on the frozen encoder, trained here": heads[name],
-            "head on the frozen encoder, trained on the other": transfer_head(
-                study, f"{other}-head-on-{name}", heads[other], caches[name]
-            ),
-            f"fine-tuned here, {objective}": finetuned[name],
-            f"fine-tuned on the other, {objective}": transfer_finetuned(
-                study, f"{other}-tuned-on-{name}", finetuned[other], datasets[name]
-            ),
-        }
+        runs = methods(study, result, name, other)
         results += [scores(study, name, datasets[name], runs), controls(name, runs)]
     results.append(sharpness(study, datasets))
     publish(study, results)
 
 
-def zero_shot(study: Study, name: str, cache: fc.Cache) -> dict[str, fc.Run]:
-    """Score zero-shot with each prompt set; nothing without a joint space."""
-    if not study.encoder.aligned:
-        return {}
-    return {
-        f"zero-shot, `{prompts}`": study.zero_shot(f"{name}-zero-{prompts}", cache, prompts=prompts)
-        for prompts in PROMPTS
+def methods(study: Study, result: StudyResult, name: str, other: str) -> dict[str, fc.Run]:
+    """Return the runs on a data set by what was done, without training, here or on the other."""
+    zero_shot = {
+        f"zero-shot, `{one.properties['prompts']}`": run
+        for one, run in result.runs.items()
+        if one.kind == "zero_shot" and one.dataset == name
     }
-
-
-def only_label(dataset: fc.Dataset) -> fc.Dataset:
-    """Return the same images with the label pneumonia alone."""
-    column = dataset.label_names.index(LABEL)
-    return replace(dataset, cells=dataset.cells[:, [column]], label_names=(LABEL,))
-
-
-def transfer_head(study: Study, name: str, head: fc.Run, cache: fc.Cache) -> fc.Run:
-    """Evaluate a head on the cache of another data set, made with the same encoder."""
-    return study.run(name, lambda: evaluate(study, head, cache))
-
-
-def transfer_finetuned(study: Study, name: str, finetuned: fc.Run, dataset: fc.Dataset) -> fc.Run:
-    """Evaluate a fine-tuned encoder on the test images of another data set."""
-
-    def make() -> fc.Run:
-        assert finetuned.path is not None
-        encoder = fc.load_encoder(finetuned.path, precision="exact")
-        cache = fc.extract(dataset.split("test"), encoder, cache_dir=study.work / "cache")
-        return evaluate(study, finetuned, cache)
-
-    return study.run(name, make)
-
-
-def evaluate(study: Study, run: fc.Run, cache: fc.Cache) -> fc.Run:
-    """Evaluate a trained run on another cache."""
-    return run.evaluate(cache, label_map={LABEL: LABEL}, n_bootstrap=study.n_bootstrap)
+    objective = "contrastive" if study.encoder.aligned else "bce"
+    return {
+        **zero_shot,
+        "head on the frozen encoder, trained here": result.run(
+            dataset=name, head="baseline", trained_on=name
+        ),
+        "head on the frozen encoder, trained on the other": result.run(
+            dataset=name, head="baseline", trained_on=other
+        ),
+        f"fine-tuned here, {objective}": result.run(
+            dataset=name, method="fine-tuned", trained_on=name
+        ),
+        f"fine-tuned on the other, {objective}": result.run(
+            dataset=name, method="fine-tuned", trained_on=other
+        ),
+    }
 
 
 def scores(study: Study, name: str, dataset: fc.Dataset, runs: Mapping[str, fc.Run]) -> str:
@@ -106,7 +80,7 @@ def scores(study: Study, name: str, dataset: fc.Dataset, runs: Mapping[str, fc.R
     for method, run in runs.items():
         difference = UNDEFINED
         if method != first:
-            metric = study.compare(runs[first], run).headline
+            metric = compare(runs[first], run).headline
             difference = format_difference(metric.difference, metric.ci95)
         cells = macro_cells(run.metrics, ("accuracy", "precision", "recall", "auroc"))
         rows.append([method, *cells, format_score(auroc_of_confidence(run)), difference])

@@ -2,25 +2,31 @@
 
     python pipelines/squeeze_features.py --model tiny --data DATA [--work studies] [--quick]
 
-DATA holds the folder nih. docs/studies/squeeze_features.md describes the study and its results.
+DATA holds the folder nih. squeeze_features.toml lists the runs, and
+docs/studies/squeeze_features.md describes the study and its results.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from page import table
-from study import CONTROLS, Study, control_cells, macro_cells, open_study, publish, run_script
+from study import (
+    CONTROLS,
+    compare,
+    control_cells,
+    macro_cells,
+    open_study,
+    publish,
+    run_script,
+)
 
 import featurecache as fc
 from featurecache.evaluation.comparison import MetricComparison
-from featurecache.heads.registry import HEADS as REGISTERED_HEADS
 from featurecache.report.table import format_difference, format_interval
+from featurecache.study.run import StudyResult
 from featurecache.wording import UNDEFINED
 
-HEADS = ("baseline", "concat", "weighted_sum")
-TEXT_HEADS = HEADS[1:]
-TEXT_ABLATIONS = ("none", "permuted", "random", "zero")
-SIZES = (50, 100, 200, 400)
-QUICK_SIZES = (60,)
+FIRST = "baseline"
+"""The head that all others are compared with."""
 MACRO = {
     "auroc": "AUROC",
     "auprc": "AUPRC",
@@ -31,32 +37,40 @@ MACRO = {
 SUPPORTED = "macro over the labels with enough patients"
 OVER_SEEDS = {"auroc": "AUROC", "precision": "precision", "recall": "recall", "f1": "F1"}
 
+Heads = Mapping[str, fc.Run]
+"""Heads that were trained on all training images with their own texts, by name."""
+
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the study."""
     study = open_study("squeeze_features", __doc__, arguments)
-    cache = study.extract(study.load("nih", split="patient"), prompts=("signs",))
+    result = study.run()
+    every: Heads = {
+        one.method: run
+        for one, run in result.runs.items()
+        if not {"train_size", "text_ablation"} & set(one.arguments)
+    }
+    repeated: Heads = {head: run for head, run in every.items() if run.metrics.seeds is not None}
     publish(
         study,
         [
-            *all_images(study, cache),
-            text_ablations(study, cache),
-            every_head(study, cache),
-            training_sizes(study, cache),
+            *all_images(repeated),
+            text_ablations(result, repeated),
+            every_head(every),
+            training_sizes(result),
         ],
     )
 
 
-def all_images(study: Study, cache: fc.Cache) -> list[str]:
-    """Train three heads on all training images, and compare them with each other and controls."""
-    runs = {head: full_run(study, cache, head) for head in HEADS}
+def all_images(runs: Heads) -> list[str]:
+    """Compare the heads that were trained over seeds with each other and with controls."""
     metrics = {f"`{head}`": run.metrics for head, run in runs.items()}
     micro = ["micro precision", "micro recall", "micro F1", "exact match", "Hamming loss"]
-    first, *others = HEADS
     differences = []
-    for head in others:
-        macro = study.compare(runs[first], runs[head]).averages
-        differences.append([f"`{head}`", *(difference_cell(macro[name]) for name in MACRO)])
+    for head, run in runs.items():
+        if head != FIRST:
+            macro = compare(runs[FIRST], run).averages
+            differences.append([f"`{head}`", *(difference_cell(macro[name]) for name in MACRO)])
     return [
         table(
             "All training images, seed 0, macro over the findings",
@@ -69,7 +83,7 @@ def all_images(study: Study, cache: fc.Cache) -> list[str]:
             [[head, *micro_cells(m)] for head, m in metrics.items()],
         ),
         table(
-            f"Difference from `{first}`, of the same patients, {SUPPORTED}",
+            f"Difference from `{FIRST}`, of the same patients, {SUPPORTED}",
             ["", *MACRO.values()],
             differences,
         ),
@@ -79,11 +93,6 @@ def all_images(study: Study, cache: fc.Cache) -> list[str]:
             [[head, *control_cells(m)] for head, m in metrics.items()],
         ),
     ]
-
-
-def full_run(study: Study, cache: fc.Cache, head: str) -> fc.Run:
-    """Train one of the three heads on all training images, over seeds and with controls."""
-    return study.train_head(f"{head}-all", cache, head, seeds=study.seeds, controls=True)
 
 
 def micro_cells(metrics: fc.Metrics) -> list[str]:
@@ -99,35 +108,30 @@ def micro_cells(metrics: fc.Metrics) -> list[str]:
     ]
 
 
-def text_ablations(study: Study, cache: fc.Cache) -> str:
-    """Train heads with real text, and with text that cannot carry meaning, over seeds."""
-    baseline = full_run(study, cache, HEADS[0])
-    rows = [[f"`{HEADS[0]}`, no text", *seed_cells(baseline.metrics)]]
-    for head in TEXT_HEADS:
-        for ablation in TEXT_ABLATIONS:
-            if ablation == "none":
-                run = full_run(study, cache, head)
-            else:
-                run = study.train_head(
-                    f"{head}-{ablation}", cache, head, seeds=study.seeds, text_ablation=ablation
-                )
-            text = "real" if ablation == "none" else ablation
-            rows.append([f"`{head}`, {text} text", *seed_cells(run.metrics)])
-    title = f"Text ablations: mean and standard deviation over {study.seeds} seeds"
+def text_ablations(result: StudyResult, heads: Heads) -> str:
+    """Compare heads with real text, and with text that cannot carry meaning, over seeds."""
+    rows = []
+    for head, run in heads.items():
+        text = "no text" if head == FIRST else "real text"
+        rows.append([f"`{head}`, {text}", *seed_cells(run.metrics)])
+        rows += [
+            [f"`{head}`, {one.arguments['text_ablation']} text", *seed_cells(ablated.metrics)]
+            for one, ablated in result.runs.items()
+            if one.method == head
+            and "text_ablation" in one.arguments
+            and "train_size" not in one.arguments
+        ]
+    title = f"Text ablations: mean and standard deviation over {n_seeds(heads[FIRST])} seeds"
     return table(title, ["", *OVER_SEEDS.values()], rows)
 
 
-def every_head(study: Study, cache: fc.Cache) -> str:
-    """Train all heads that suit the encoder, and compare them with the first."""
-    baseline = full_run(study, cache, HEADS[0])
+def every_head(heads: Heads) -> str:
+    """Compare all heads that suit the encoder with the first."""
     rows = []
-    for head, spec in REGISTERED_HEADS.items():
-        if spec.takes_tokens or (spec.text == "aligned" and not study.encoder.aligned):
-            continue
-        run = study.train_head(f"{head}-all", cache, head, controls=True)
+    for head, run in heads.items():
         difference = UNDEFINED
-        if head != HEADS[0]:
-            difference = difference_cell(study.compare(baseline, run).headline)
+        if head != FIRST:
+            difference = difference_cell(compare(heads[FIRST], run).headline)
         gain = run.metrics.text_gain
         auroc_gain = gain and format_difference(gain.macro.auroc.difference, gain.macro.auroc.ci95)
         supported = run.metrics.supported
@@ -138,29 +142,26 @@ def every_head(study: Study, cache: fc.Cache) -> str:
         "Every head on all training images, seed 0: macro over the findings, and (*) over the "
         "labels with enough patients"
     )
-    columns = ["", "AUROC", "AUPRC", "AUROC*", f"AUROC* minus `{HEADS[0]}`"]
+    columns = ["", "AUROC", "AUPRC", "AUROC*", f"AUROC* minus `{FIRST}`"]
     return table(title, [*columns, "AUROC*, own texts minus permuted texts"], rows)
 
 
-def training_sizes(study: Study, cache: fc.Cache) -> str:
-    """Train heads on balanced subsets of increasing size, over seeds."""
-    heads = [(head, "none") for head in HEADS] + [(head, "permuted") for head in TEXT_HEADS]
+def training_sizes(result: StudyResult) -> str:
+    """Compare heads trained on balanced subsets of increasing size, over seeds."""
+    runs = {one: run for one, run in result.runs.items() if "train_size" in one.arguments}
     rows = []
-    for size in QUICK_SIZES if study.quick else SIZES:
-        for head, ablation in heads:
-            run = study.train_head(
-                f"{head}-{ablation}-{size}",
-                cache,
-                head,
-                seeds=study.seeds,
-                resample="undersample",
-                train_size=size,
-                text_ablation=ablation,
-            )
-            name = f"`{head}`" if ablation == "none" else f"`{head}`, {ablation} text"
-            rows.append([str(size), name, *seed_cells(run.metrics)])
-    title = f"Balanced subsets: mean and standard deviation over {study.seeds} seeds"
+    for one in sorted(runs, key=lambda one: int(one.arguments["train_size"])):
+        ablation = one.arguments.get("text_ablation")
+        name = f"`{one.method}`" if ablation is None else f"`{one.method}`, {ablation} text"
+        rows.append([str(one.arguments["train_size"]), name, *seed_cells(runs[one].metrics)])
+    seeds = n_seeds(next(iter(runs.values())))
+    title = f"Balanced subsets: mean and standard deviation over {seeds} seeds"
     return table(title, ["images", "", *OVER_SEEDS.values()], rows)
+
+
+def n_seeds(run: fc.Run) -> int:
+    """Return the number of seeds that a head was trained with."""
+    return run.metrics.headline.n_seeds
 
 
 def seed_cells(metrics: fc.Metrics) -> list[str]:

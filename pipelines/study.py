@@ -1,16 +1,17 @@
-"""Shared parts of the three studies: options, caches, run folders and result pages.
+"""Shared parts of the three studies: a study file for any model, metrics as text, result pages.
 
-Caches and runs are kept in a folder per study and model. An interrupted study continues from there;
-a run that is deleted is made again, with the same numbers.
+Each study is the file beside its script, which ``featurecache study`` runs for ``tiny``. The script
+runs it, too, adapted to its options, and adds what is particular to the study.
 """
 
 import argparse
 import os
+import sys
 import time
+import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -29,18 +30,10 @@ from featurecache.metrics.bootstrap import resample_patients
 from featurecache.metrics.metrics import Metrics
 from featurecache.metrics.sampled_metrics import MeanMetrics, sample_metrics
 from featurecache.report.table import format_interval
+from featurecache.study.run import StudyResult
 from featurecache.wording import UNDEFINED
 
 FINETUNE_SETTINGS: Mapping[str, Mapping[str, Any]] = {
-    "tiny": {
-        "prompts": "signs",
-        "learning_rate": 3e-4,
-        "head_learning_rate": 1e-2,
-        "optimizer": "adamw",
-        "epochs": 8,
-        "batch_size": 32,
-        "precision": "bf16",
-    },
     "dinov2-minilm": {
         "trainable": "last-2",
         "learning_rate": 1e-4,
@@ -50,8 +43,10 @@ FINETUNE_SETTINGS: Mapping[str, Mapping[str, Any]] = {
         "precision": "bf16",
     },
 }
-"""Fine-tuning settings for a model on two CPU cores, which override the recipe. Those of tiny had
-the lowest validation loss of six candidates on Kermany; those of dinov2-minilm were not tuned."""
+"""Fine-tuning settings for another model than tiny on two CPU cores, which override the recipe.
+They were not tuned."""
+OF_EVERY_MODEL = ("dataset", "recipe", "train_size", "evaluate_on")
+"""Arguments of fine-tuning that belong to the study. All others suit tiny."""
 
 CONTROLS = {
     "any_finding": "any finding",
@@ -68,22 +63,17 @@ class Study:
     """One study of one model.
 
     Attributes:
-        model: name of a registered model, or a folder.
-        data: folder that holds the data sets; None for the default locations.
-        work: folder of the study's caches and runs.
-        train_size: number of training images of each data set, sampled by a seed; None for all.
-        quick: check that the study runs, with few images, epochs, seeds and bootstrap samples. The
-            numbers are meaningless.
+        encoder: the frozen encoder.
+        content: what ``featurecache.run_study`` is called with.
+        work: folder of the study's caches, runs and results.
         page: page that the results are written to; None for none.
         command: command that repeats the study.
         started: start time, from ``time.perf_counter``.
     """
 
-    model: str
-    data: Path | None
+    encoder: fc.Encoder
+    content: Mapping[str, Any]
     work: Path
-    train_size: int | None
-    quick: bool
     page: Path | None
     command: str
     started: float
@@ -91,112 +81,40 @@ class Study:
     @property
     def n_bootstrap(self) -> int:
         """Number of bootstrap samples."""
-        return 20 if self.quick else 1000
-
-    @property
-    def seeds(self) -> int:
-        """Number of seeds per head."""
-        return 2 if self.quick else 5
-
-    @cached_property
-    def encoder(self) -> fc.Encoder:
-        """The frozen encoder, executed alike on every machine."""
-        return fc.load_encoder(self.model, precision="exact")
-
-    @cached_property
-    def trainable(self) -> fc.Encoder:
-        """The encoder to fine-tune: for a pair without a joint space, its image encoder."""
-        spec = ENCODERS.get(self.model)
-        if spec is None or not spec.members:
-            return self.encoder
-        return fc.load_encoder(spec.members[0], precision="exact")
+        return int(self.content["n_bootstrap"])
 
     @property
     def alignment_notes(self) -> list[str]:
         """What an encoder without a joint space cannot do; empty for an aligned encoder."""
         if self.encoder.aligned:
             return []
-        return [f"`{self.model}` has no joint space: no zero-shot scores, no retrieval by text."]
+        return [
+            f"`{self.encoder.name}` has no joint space: no zero-shot scores, no retrieval by text."
+        ]
 
-    def load(self, dataset: str, **options: Any) -> fc.Dataset:
-        """Load a data set, or a sample of it."""
-        root = None if self.data is None else self.data / dataset
-        sizes = {} if self.train_size is None else {"train": self.train_size}
-        return sample_images(
-            fc.load_dataset(dataset, root, **options), QUICK_SIZES if self.quick else sizes
-        )
+    def run(self) -> StudyResult:
+        """Run what has no run yet.
 
-    def extract(
-        self, dataset: fc.Dataset, *, prompts: Sequence[str], encoder: fc.Encoder | None = None
-    ) -> fc.Cache:
-        """Extract a data set with several prompt sets into one cache."""
-        for name in prompts:
-            cache = fc.extract(
-                dataset, encoder or self.encoder, prompts=name, cache_dir=self.work / "cache"
-            )
-        return cache
-
-    def run(self, name: str, make: Callable[[], fc.Run]) -> fc.Run:
-        """Load the run of this name, or make and save it."""
-        folder = self.work / "runs" / name
-        if not folder.exists():
-            make().save(folder)
-        return fc.load_run(folder)
-
-    def zero_shot(self, name: str, cache: fc.Cache, **options: Any) -> fc.Run:
-        """Score zero-shot."""
-        return self.run(name, lambda: fc.zero_shot(cache, n_bootstrap=self.n_bootstrap, **options))
-
-    def train_head(
-        self,
-        name: str,
-        cache: fc.Cache,
-        head: str,
-        *,
-        seeds: int = 1,
-        controls: bool = False,
-        **settings: Any,
-    ) -> fc.Run:
-        """Train a head."""
-        if self.quick and head_spec(head).has_epochs:
-            settings["epochs"] = 3
-        return self.run(
-            name,
-            lambda: fc.train_head(
-                cache,
-                head,
-                seeds=seeds,
-                controls=controls,
-                n_bootstrap=self.n_bootstrap,
-                **settings,
+        Raises:
+            FeaturecacheError: an experiment failed; the message names all that did.
+        """
+        result = fc.run_study(
+            self.content,
+            progress=lambda done, total, title: print(
+                f"{done + 1} of {total}: {title}", file=sys.stderr
             ),
         )
+        if result.failures:
+            raise FeaturecacheError(
+                "; ".join(f"{one}: {why}" for one, why in result.failures.items())
+            )
+        return result
 
-    def finetune(self, name: str, dataset: fc.Dataset, recipe: str, **settings: Any) -> fc.Run:
-        """Fine-tune by a recipe and ``FINETUNE_SETTINGS``.
-
-        A batch is at most half of the training images, because those that are copies of validation
-        or test images are left out; an explicit ``train_size`` is taken from the others.
-        """
-        folder = self.work / "runs" / name
-        if folder.exists():
-            return fc.load_run(folder)
-        settings = {**RECIPES[recipe], **FINETUNE_SETTINGS.get(self.model, {}), **settings}
-        if self.quick:
-            settings["epochs"] = 1
-        largest = settings.get("train_size") or len(dataset.rows("train")) // 2
-        settings["batch_size"] = min(settings.get("batch_size", 32), largest)
-        return fc.finetune(
-            dataset,
-            self.trainable,
-            out=folder,
-            n_bootstrap=self.n_bootstrap,
-            **settings,
+    def cache(self, dataset: fc.Dataset, prompts: str) -> fc.Cache:
+        """Return the cache of a data set."""
+        return fc.extract(
+            dataset, self.encoder, prompts=prompts, cache_dir=self.content["cache_dir"]
         )
-
-    def compare(self, first: fc.Run, other: fc.Run) -> RunComparison:
-        """Compare a run with the first one, on the same images."""
-        return fc.compare([first, other]).comparisons[0]
 
     def macro_cells(
         self,
@@ -229,18 +147,13 @@ def control_cells(metrics: Metrics) -> list[str]:
     ]
 
 
-def sample_images(dataset: fc.Dataset, sizes: Mapping[str, int]) -> fc.Dataset:
-    """Sample at most so many images of each split; all images of a split without a size."""
-    samples = []
-    for number, split in enumerate(("train", "val", "test")):
-        rows = dataset.rows(split)
-        size = min(sizes.get(split, len(rows)), len(rows))
-        samples.append(np.random.default_rng([0, number]).choice(rows, size, replace=False))
-    return dataset.take(np.concatenate(samples))
+def compare(first: fc.Run, other: fc.Run) -> RunComparison:
+    """Compare a run with the first one, on the same images."""
+    return fc.compare([first, other]).comparisons[0]
 
 
 def open_study(script: str, description: str | None, arguments: Sequence[str] | None) -> Study:
-    """Parse the options of a study."""
+    """Parse the options of a study, and adapt its file to them."""
     parser = argparse.ArgumentParser(description=(description or "").splitlines()[0])
     parser.add_argument("--model", default="tiny", help="registered model, or a folder")
     parser.add_argument(
@@ -255,20 +168,111 @@ def open_study(script: str, description: str | None, arguments: Sequence[str] | 
         parser.error("the numbers of --quick are meaningless: omit --page")
     name = Path(options.model).name
     work = options.work / f"{script}-{name}{'-quick' if options.quick else ''}"
-    work.mkdir(parents=True, exist_ok=True)
-    if options.page and any(work.iterdir()):
-        parser.error(f"{work} is not empty: remove it, so that the page shows the full duration")
+    if options.page and work.exists():
+        parser.error(f"{work} exists: remove it, so that the page shows the full duration")
+    started = time.perf_counter()
+    encoder = fc.load_encoder(options.model, precision="exact")
+    content = read_study(script)
+    if options.model != "tiny":
+        content = for_model(content, options.model, aligned=encoder.aligned)
+    sizes = {} if options.train_size is None else {"train": options.train_size}
+    if options.quick:
+        content, sizes = with_few_steps(content), QUICK_SIZES
+    datasets = {
+        dataset: sample_images(
+            fc.load_dataset(dataset, options.data and options.data / dataset, **arguments), sizes
+        )
+        for dataset, arguments in content["datasets"].items()
+    }
     size = "" if options.train_size is None else f" --train-size {options.train_size}"
     return Study(
-        model=options.model,
-        data=options.data,
+        encoder=encoder,
+        content={
+            **content,
+            "out": str(work),
+            "cache_dir": str(work / "cache"),
+            "datasets": datasets,
+            "finetune": [fit_batch(step, datasets) for step in content.get("finetune", [])],
+        },
         work=work,
-        train_size=options.train_size,
-        quick=options.quick,
         page=options.page,
         command=f"python pipelines/{script}.py --model {options.model} --data DATA{size}",
-        started=time.perf_counter(),
+        started=started,
     )
+
+
+def read_study(script: str) -> dict[str, Any]:
+    """Return the content of the study file of a script."""
+    return tomllib.loads(Path(__file__).with_name(f"{script}.toml").read_text(encoding="utf-8"))
+
+
+def for_model(content: Mapping[str, Any], model: str, *, aligned: bool) -> dict[str, Any]:
+    """Return a study of tiny for another model.
+
+    Of a pair without a joint space, the image encoder is fine-tuned, with BCE. A model without
+    settings of its own is fine-tuned by the recipe alone.
+    """
+    members = ENCODERS[model].members if model in ENCODERS else ()
+    chosen = {
+        **FINETUNE_SETTINGS.get(model, {}),
+        **({"model": members[0]} if members else {}),
+        **({} if aligned else {"objective": "bce"}),
+    }
+    heads = [
+        {**step, "head": head}
+        for step in content.get("train_head", [])
+        for head in listed(step["head"])
+        if aligned or head_spec(head).text != "aligned"
+    ]
+    return {
+        **content,
+        "extract": {**content["extract"], "model": model},
+        "zero_shot": content.get("zero_shot", []) if aligned else [],
+        "train_head": heads,
+        "finetune": [
+            {**{name: step[name] for name in OF_EVERY_MODEL if name in step}, **chosen}
+            for step in content.get("finetune", [])
+        ],
+    }
+
+
+def with_few_steps(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a study with few epochs, seeds and bootstrap samples. Its numbers are meaningless."""
+    heads = []
+    for step in content.get("train_head", []):
+        few = {name: value for name, value in (("seeds", 2), ("train_size", 60)) if name in step}
+        for head in listed(step["head"]):
+            epochs = {"epochs": 3} if head_spec(head).has_epochs else {}
+            heads.append({**step, **few, **epochs, "head": head})
+    finetune = [{**step, "epochs": 1} for step in content.get("finetune", [])]
+    return {**content, "n_bootstrap": 20, "train_head": heads, "finetune": finetune}
+
+
+def fit_batch(step: Mapping[str, Any], datasets: Mapping[str, fc.Dataset]) -> dict[str, Any]:
+    """Return a fine-tuning with a batch of at most half of the training images.
+
+    Those that are copies of validation or test images are left out; an explicit ``train_size`` is
+    taken from the others.
+    """
+    names = listed(step.get("dataset", list(datasets)))
+    smallest = min(len(datasets[name].rows("train")) for name in names)
+    batch_size = step.get("batch_size", RECIPES[step["recipe"]].get("batch_size", 32))
+    return {**step, "batch_size": min(batch_size, step.get("train_size", smallest // 2))}
+
+
+def listed(values: Any) -> list[Any]:
+    """Return the values to try of an argument."""
+    return values if isinstance(values, list) else [values]
+
+
+def sample_images(dataset: fc.Dataset, sizes: Mapping[str, int]) -> fc.Dataset:
+    """Sample at most so many images of each split; all images of a split without a size."""
+    samples = []
+    for number, split in enumerate(("train", "val", "test")):
+        rows = dataset.rows(split)
+        size = min(sizes.get(split, len(rows)), len(rows))
+        samples.append(np.random.default_rng([0, number]).choice(rows, size, replace=False))
+    return dataset.take(np.concatenate(samples))
 
 
 def run_script(main: Callable[[], None]) -> None:
@@ -291,4 +295,4 @@ def publish(study: Study, results: Sequence[str]) -> None:
     if study.page is not None:
         made_by = f"`{study.command}` on {date.today()}: {duration}"
         cores = f"on {len(os.sched_getaffinity(0))} CPU cores"
-        replace_section(study.page, Path(study.model).name, f"{made_by} {cores}.\n\n{text}")
+        replace_section(study.page, study.encoder.name, f"{made_by} {cores}.\n\n{text}")

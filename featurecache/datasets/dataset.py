@@ -268,6 +268,36 @@ class Dataset:
         vars(changed).update(policy=policy)
         return changed
 
+    def with_name(self, name: str) -> "Dataset":
+        """Return the data set with another name; a collection of its own has that name, too.
+
+        Raises:
+            DatasetError: If it is not a valid folder name.
+        """
+        is_own = self.collection == own_collection(self.name)
+        collection = own_collection(name) if is_own else self.collection
+        return replace(self, name=name, collection=collection)
+
+    def with_labels(self, names: str | Sequence[str]) -> "Dataset":
+        """Return the data set with these labels alone.
+
+        Args:
+            names: One or more names, in the order that the labels will have.
+
+        Raises:
+            UsageError: If there is no name.
+            UnknownNameError: If there is no such label.
+            DatasetError: If a name is given twice.
+        """
+        names = [names] if isinstance(names, str) else list(names)
+        if not names:
+            raise UsageError("no label is named: name one or more, or leave it out to keep all")
+        for name in names:
+            if name not in self.label_names:
+                raise UnknownNameError("label", name, self.label_names)
+        columns = list(map(self.label_names.index, names))
+        return replace(self, cells=self.cells[:, columns], label_names=names)
+
     def counts(self) -> "pd.DataFrame":
         """Count images, patients and the positives of each label, by split.
 

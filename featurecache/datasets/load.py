@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +13,6 @@ from featurecache.datasets.table_reader import TABLE_SUFFIXES, tables_in
 from featurecache.errors import DatasetError, UsageError
 from featurecache.io.fingerprint import canonical_json
 from featurecache.progress import Progress
-from featurecache.provenance.names import own_collection
 from featurecache.provenance.provenance import Source
 
 if TYPE_CHECKING:
@@ -29,6 +28,7 @@ def load_dataset(
     follow_links: bool = True,
     pseudonymize: str | os.PathLike[str] | None = None,
     corrections: str | os.PathLike[str] | None = None,
+    only_labels: str | Sequence[str] | None = None,
     require_images: bool = True,
     progress: Progress | None = None,
     **options: Any,
@@ -52,6 +52,7 @@ def load_dataset(
         corrections: Table of labels that replace those of the data set: with the columns ``id``,
             ``label`` and ``corrected``, as ``audit`` writes it, or ``id`` and columns of labels, as
             ``suggest`` does. Empty cells change nothing.
+        only_labels: Labels to keep, one or more; all others are dropped. Images and splits stay.
         require_images: If False, a data set that is listed in tables is loaded from these alone,
             with all images that they list, for ``Dataset.describe``.
         progress: Called with the number of images done and the total while images of "phantom"
@@ -69,7 +70,7 @@ def load_dataset(
         The data set.
 
     Raises:
-        UnknownNameError: If there is no data set of this name.
+        UnknownNameError: If there is no data set, or label, of this name.
         UsageError: If the loader does not take an option, or the key file cannot be used.
         DatasetError: If the data set is missing, malformed or contradicts itself.
 
@@ -94,13 +95,18 @@ def load_dataset(
         spec = get_dataset_spec(os.fspath(source))
     key = None if pseudonymize is None else read_key(pseudonymize)
     folder = find_root(spec.name, root, progress=progress, **options)
-    common = {"name": name, "follow_links": None if follow_links else False}
+    common = {
+        "name": name,
+        "follow_links": None if follow_links else False,
+        "only_labels": only_labels,
+    }
 
     def load() -> "Dataset":
         dataset = _adjust(spec.load(folder, arguments), name, follow_links)
         dataset = dataset if key is None else dataset.pseudonymize(key)
         # By the ids that everything made from the data set has.
-        return dataset if corrections is None else correct_labels(dataset, corrections)
+        dataset = dataset if corrections is None else correct_labels(dataset, corrections)
+        return dataset if only_labels is None else dataset.with_labels(only_labels)
 
     arguments = dict(options)
     if not require_images and "require_images" in spec.options:
@@ -119,14 +125,10 @@ def load_dataset(
 
 
 def _adjust(dataset: "Dataset", name: str | None, follow_links: bool) -> "Dataset":
-    """Apply the options of all data sets; a collection that has the old name gets the new one."""
+    """Apply the options that all data sets have."""
     if not follow_links:
         dataset = replace(dataset, follow_links=False)
-    if name is None:
-        return dataset
-    is_own = dataset.collection == own_collection(dataset.name)
-    collection = own_collection(name) if is_own else dataset.collection
-    return replace(dataset, name=name, collection=collection)
+    return dataset if name is None else dataset.with_name(name)
 
 
 def _describe_source(

@@ -85,7 +85,7 @@ def check_extraction(file: StudyFile, prompts: Sequence[str]) -> None:
     _require_unique(file, "prompt sets", names, "give one of the files another `name`")
     if names and all(one is not None and not one.has_text for one in classes.values()):
         raise UsageError(
-            f"{file.path}: no model has a text encoder ({', '.join(map(_short, classes))}): leave "
+            f"{file.name}: no model has a text encoder ({', '.join(map(_short, classes))}): leave "
             "out `prompts`"
         )
 
@@ -104,6 +104,10 @@ def find_encoders(file: StudyFile) -> None:
         options["device"] = "cuda"
     for model, features in product(file.models, file.features):
         load_encoder(model, features=named_features(features), **options)
+    for step in file.steps:
+        if step.kind == "finetune" and "random" not in step.values.get("init", ()):
+            for model in step.values.get("model", ()):
+                load_encoder(model)
 
 
 def check_arguments(kind: StepKind, values: Mapping[str, Any]) -> None:
@@ -229,7 +233,7 @@ def _finetuning(values: Mapping[str, Any]) -> FinetuneConfig:
 def _require_unique(file: StudyFile, what: str, names: Iterable[str], advice: str) -> None:
     for name, number in Counter(names).items():
         if number > 1:
-            raise UsageError(f"{file.path}: {number} {what} are called {name!r}: {advice}")
+            raise UsageError(f"{file.name}: {number} {what} are called {name!r}: {advice}")
 
 
 def _fields_of(cls: Any, values: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from typing import Any, Final, Literal, get_type_hints
 
 from typing_extensions import TypedDict
 
+from featurecache.datasets.dataset import Dataset
 from featurecache.encoders.loading import HUB_PREFIX, TIMM_PREFIX
 from featurecache.encoders.registry import find_encoder
 from featurecache.errors import UnknownNameError, UsageError
@@ -64,6 +65,8 @@ _EXTRACTION: Final[Mapping[str, Any]] = {
     "image_timeout": float,
 }
 """The arguments of each section, and the type of each of their values."""
+ARGUMENTS: Final = frozenset(name for arguments in _ARGUMENTS.values() for name in arguments)
+"""The arguments of all steps."""
 _WHOLE: Final = ("hidden", "evaluate_on", "log")
 """Arguments whose value is a list itself: several values are a list of lists."""
 WITHOUT_EFFECT: Final = ("workers", "image_timeout", "device", "log")
@@ -75,7 +78,7 @@ class _StudyContent(TypedDict, total=False):
     cache_dir: str
     n_bootstrap: int
     metrics: list[str]
-    datasets: dict[str, dict[str, Any]]
+    datasets: dict[str, Any]
     extract: dict[str, Any]
     zero_shot: list[dict[str, Any]]
     train_head: list[dict[str, Any]]
@@ -102,15 +105,17 @@ class Step:
 
 @dataclass(frozen=True)
 class StudyFile:
-    """What a study file states; paths in it are relative to its folder.
+    """What a study file states.
 
     Attributes:
-        path: The file.
+        name: What messages call it: its path, or "the study" for a mapping.
+        folder: Folder that paths in it are relative to.
         out: Folder of the runs and results.
         cache_dir: Folder of the caches.
         n_bootstrap: Number of bootstrap samples over patients.
         metrics: Columns of the tables, keys of ``evaluation.table.COLUMNS``.
-        datasets: Arguments of ``load_dataset`` by the name that the file has for a data set.
+        datasets: Arguments of ``load_dataset``, or data sets, by the names that the file has for
+            them.
         models: Names or folders of encoders.
         features: Features to cache, see ``extract``.
         prompts: Prompt sets to embed.
@@ -118,12 +123,13 @@ class StudyFile:
         steps: Its steps, in order.
     """
 
-    path: Path
+    name: str
+    folder: Path
     out: Path
     cache_dir: Path
     n_bootstrap: int
     metrics: Sequence[str]
-    datasets: Mapping[str, Mapping[str, Any]]
+    datasets: Mapping[str, Mapping[str, Any] | Dataset]
     models: Sequence[str]
     features: Sequence[str]
     prompts: Sequence[str]
@@ -131,48 +137,53 @@ class StudyFile:
     steps: Sequence[Step]
 
 
-def read_study(path: Path, *, out: Path | None = None) -> StudyFile:
+def read_study(file: Path | Mapping[str, Any], *, out: Path | None = None) -> StudyFile:
     """Read and check a study file.
 
     Args:
-        path: A TOML file.
+        file: A TOML file, or a mapping with the content of one.
         out: Folder of the runs and results, instead of the one in the file.
 
     Raises:
         UsageError: The file cannot be read, or is not a study.
         UnknownNameError: It names an argument, a data set, a model or a metric that does not exist.
     """
-    content = _parse(path)
-    folder = path.absolute().parent
+    if isinstance(file, Path):
+        name, folder, default_out = str(file), file.absolute().parent, f"studies/{file.stem}"
+        content = _check_content(_parse(file), name)
+    else:
+        name, folder, default_out = "the study", Path.cwd(), "studies/study"
+        content = _check_content(file, name)
     datasets = content.get("datasets", {})
     extraction = dict(content.get("extract", {}))
-    _check_arguments(path, "extract", extraction, _EXTRACTION)
-    for name, value in extraction.items():
-        if isinstance(value, list) and name not in _EMBEDDED:
-            raise UsageError(f"{path}: `{name}` of extract is a list: give one value")
+    _check_arguments(name, "extract", extraction, _EXTRACTION)
+    for argument, value in extraction.items():
+        if isinstance(value, list) and argument not in _EMBEDDED:
+            raise UsageError(f"{name}: `{argument}` of extract is a list: give one value")
     models = [_located(model, folder) for model in _values(extraction.pop("model", []))]
     if not datasets or not models:
         raise UsageError(
-            f"{path}: name at least one data set, such as [datasets.phantom], and one model, such "
+            f"{name}: name at least one data set, such as [datasets.phantom], and one model, such "
             'as model = "tiny" in [extract]'
         )
     steps = [
-        _step(kind, arguments, path) for kind in _ARGUMENTS for arguments in content.get(kind, [])
+        _step(kind, arguments, name) for kind in _ARGUMENTS for arguments in content.get(kind, [])
     ]
     if not steps:
         raise UsageError(
-            f"{path}: nothing is to be done; add one or more of "
+            f"{name}: nothing is to be done; add one or more of "
             f"{', '.join(f'[[{kind}]]' for kind in _ARGUMENTS)}"
         )
     if (n_bootstrap := content.get("n_bootstrap", 1000)) < 0:
-        raise UsageError(f"{path}: `n_bootstrap` is {n_bootstrap}: must be at least 0")
+        raise UsageError(f"{name}: `n_bootstrap` is {n_bootstrap}: must be at least 0")
     metrics = content.get("metrics", list(DEFAULT_METRICS))
-    for name in metrics:
-        if name not in COLUMNS:
-            raise UnknownNameError("metric", name, COLUMNS)
+    for metric in metrics:
+        if metric not in COLUMNS:
+            raise UnknownNameError("metric", metric, COLUMNS)
     study = StudyFile(
-        path=path,
-        out=folder / content.get("out", f"studies/{path.stem}") if out is None else out,
+        name=name,
+        folder=folder,
+        out=folder / content.get("out", default_out) if out is None else out,
         cache_dir=folder / content.get("cache_dir", "cache"),
         n_bootstrap=n_bootstrap,
         metrics=metrics,
@@ -188,32 +199,38 @@ def read_study(path: Path, *, out: Path | None = None) -> StudyFile:
     return study
 
 
-def _parse(path: Path) -> _StudyContent:
+def _parse(path: Path) -> dict[str, Any]:
     try:
-        content = tomllib.loads(read_text(path, encoding="utf-8-sig"))
+        return tomllib.loads(read_text(path, encoding="utf-8-sig"))
     except OSError as error:
         raise UsageError(f"study file {path}: {error.strerror}") from error
     except (ValueError, RecursionError) as error:  # deeply nested TOML is a RecursionError
         raise UsageError(f"study file {path} cannot be parsed: {error}") from error
+
+
+def _check_content(content: Mapping[str, Any], file: str) -> _StudyContent:
     for name in content:
         if name not in _StudyContent.__annotations__:
-            raise UnknownNameError(f"key in {path}", name, _StudyContent.__annotations__)
+            raise UnknownNameError(f"key in {file}", name, _StudyContent.__annotations__)
     try:
-        study: _StudyContent = strict_json.validate(content, _StudyContent)
+        study: _StudyContent = strict_json.validate(dict(content), _StudyContent)
+        for name, options in study.get("datasets", {}).items():
+            if not isinstance(options, Dataset):
+                strict_json.validate({name: options}, dict[str, dict[str, Any]])
     except ValueError as error:
         raise UsageError(
-            f"study file {path} is malformed: {error}. Data sets are tables such as "
-            "[datasets.nih], and steps lists of tables such as [[train_head]]"
+            f"{file} is malformed: {error}. Data sets are tables such as [datasets.nih], and steps "
+            "lists of tables such as [[train_head]]"
         ) from error
     return study
 
 
-def _step(kind: StepKind, arguments: Mapping[str, Any], path: Path) -> Step:
-    _check_arguments(path, kind, arguments, _ARGUMENTS[kind])
+def _step(kind: StepKind, arguments: Mapping[str, Any], file: str) -> Step:
+    _check_arguments(file, kind, arguments, _ARGUMENTS[kind])
     values = {name: _values(value, whole=name in _WHOLE) for name, value in arguments.items()}
     for name in WITHOUT_EFFECT:
         if len(values.get(name, [])) > 1:
-            raise UsageError(f"{path}: `{name}` of {kind} changes no result: give one value")
+            raise UsageError(f"{file}: `{name}` of {kind} changes no result: give one value")
     if kind == "train_head":
         values.setdefault("head", ["weighted_sum"])
     return Step(kind, values)
@@ -227,23 +244,23 @@ def _values(value: Any, *, whole: bool = False) -> list[Any]:
 
 
 def _check_arguments(
-    path: Path, section: str, given: Mapping[str, Any], valid: Mapping[str, Any]
+    file: str, section: str, given: Mapping[str, Any], valid: Mapping[str, Any]
 ) -> None:
     """Check that arguments exist and that their values have the right type."""
     for name, value in given.items():
         if name not in valid:
-            raise UnknownNameError(f"argument of {section} in {path}", name, valid)
+            raise UnknownNameError(f"argument of {section} in {file}", name, valid)
         if value == []:
-            raise UsageError(f"{path}: `{name}` of {section} is an empty list: leave it out")
+            raise UsageError(f"{file}: `{name}` of {section} is an empty list: leave it out")
         for one in _values(value, whole=name in _WHOLE):
             try:
                 strict_json.validate({name: one}, GenericAlias(dict, (str, valid[name])))
             except ValueError as error:
-                raise UsageError(f"{path}, {section}: {error}") from error
+                raise UsageError(f"{file}, {section}: {error}") from error
 
 
 def _check_names(study: StudyFile, step: Step) -> None:
-    """Check that what a step names is in the file."""
+    """Check that what a step names is in the file; an encoder to fine-tune need not be cached."""
     known: dict[str, Sequence[str]] = {
         "dataset": list(study.datasets),
         "model": study.models,
@@ -254,7 +271,7 @@ def _check_names(study: StudyFile, step: Step) -> None:
     for kind, names in named.items():
         valid = known.get(kind, list(study.datasets))
         for name in names:
-            if name not in valid:
+            if name not in valid and (kind, step.kind) != ("model", "finetune"):
                 raise UnknownNameError(f"{kind} of a {step.kind} step", str(name), valid)
 
 

@@ -6,10 +6,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import Any, Final, Literal
 
+from featurecache.datasets.dataset import Dataset
 from featurecache.datasets.load import load_dataset
 from featurecache.datasets.registry import get_dataset_spec
+from featurecache.encoders.loading import check_model
 from featurecache.errors import UnknownNameError, UsageError
 from featurecache.extraction.extract import DEFAULT_PROMPTS
 from featurecache.heads.registry import head_spec
@@ -23,13 +25,12 @@ from featurecache.study.check import (
     check_labels,
     find_misfit,
 )
-from featurecache.study.file import WITHOUT_EFFECT, Step, StudyFile
-
-if TYPE_CHECKING:
-    from featurecache.datasets.dataset import Dataset
+from featurecache.study.file import ARGUMENTS, WITHOUT_EFFECT, Step, StudyFile
 
 ExperimentKind = Literal["zero_shot", "train_head", "finetune", "evaluate"]
 
+PROPERTIES: Final = frozenset({"kind", "trained_on", "method"}) | ARGUMENTS
+"""The names of all properties that experiments may have."""
 _MAX_NAME: Final = 120
 """Bytes of the name of a run folder, without its hash."""
 
@@ -85,6 +86,21 @@ class Experiment:
         return "zero-shot" if self.trained_by == "zero_shot" else "fine-tuned"
 
     @property
+    def properties(self) -> dict[str, Any]:
+        """What ``StudyResult.run`` finds it by: its arguments, and what it is done with."""
+        prompts = self.arguments.get("prompts")
+        return {
+            "kind": self.kind,
+            "dataset": self.dataset,
+            "model": self.model,
+            "features": self.features,
+            "trained_on": self.trained_on,
+            "method": self.method,
+            **self.arguments,
+            **({"prompts": prompts.name} if isinstance(prompts, PromptSet) else {}),
+        }
+
+    @property
     def settings(self) -> dict[str, str]:
         """Its arguments with an effect as texts, without the head that is its method."""
         left_out = [*WITHOUT_EFFECT, *(["head"] if self.trained_by == "train_head" else [])]
@@ -112,7 +128,7 @@ class StudyPlan:
     """
 
     file: StudyFile
-    datasets: "Mapping[str, Dataset]"
+    datasets: Mapping[str, Dataset]
     experiments: Sequence[Experiment]
 
     @property
@@ -144,7 +160,11 @@ def make_plan(file: StudyFile) -> StudyPlan:
         CheckpointError: The folder of a model is not a checkpoint.
         PromptError: A prompt file cannot be used.
     """
-    datasets = {name: _load(name, options, file) for name, options in file.datasets.items()}
+    datasets = {
+        # Caches, and so runs, have the name that the study gives it.
+        name: given.with_name(name) if isinstance(given, Dataset) else _load(name, given, file)
+        for name, given in file.datasets.items()
+    }
     for dataset in datasets.values():
         dataset.require_labels()
     plan = StudyPlan(file, datasets, ())
@@ -165,28 +185,26 @@ def make_plan(file: StudyFile) -> StudyPlan:
     return replace(plan, experiments=list(named.values()))
 
 
-def _load(name: str, options: Mapping[str, Any], file: StudyFile) -> "Dataset":
+def _load(name: str, options: Mapping[str, Any], file: StudyFile) -> Dataset:
     """Load a data set; paths in its options are relative to the study file."""
     options = dict(options)
     source = str(options.pop("dataset", name))
     root = options.pop("data_root", None)
-    folder = file.path.absolute().parent
     spec = get_dataset_spec(source)
     for option in options:
         if option in ("corrections", "pseudonymize") or spec.takes_path(option):
-            options[option] = folder / Path(options[option]).expanduser()
-    located = None if root is None else folder / Path(root).expanduser()
-    # Caches, and so runs, have the name that the study gives it.
+            options[option] = file.folder / Path(options[option]).expanduser()
+    located = None if root is None else file.folder / Path(root).expanduser()
     own_name = None if source == name else name
     try:
         return load_dataset(source, located, name=own_name, **options)
     except UnknownNameError:
         raise
     except (UsageError, TypeError) as error:  # an option of another type
-        raise UsageError(f"data set {name} of {file.path}: {error}") from error
+        raise UsageError(f"data set {name} of {file.name}: {error}") from error
 
 
-def _fingerprint_of(dataset: "Dataset") -> str:
+def _fingerprint_of(dataset: Dataset) -> str:
     """Return a hash of the images' names, patients, splits and labels."""
     table = hashlib.sha256(dataset.images.to_csv().encode("utf-8", errors="surrogateescape"))
     table.update(repr(dataset.label_names).encode())
@@ -203,12 +221,14 @@ def _experiments(file: StudyFile, prompts: Sequence[str]) -> Iterator[Experiment
             features = values.pop("features", DEFAULT_FEATURES)
             others, label_map = values.pop("evaluate_on", []), values.pop("label_map", None)
             check_arguments(step.kind, values)
+            if step.kind == "finetune":
+                check_model(model)  # it need not be one of those that are embedded
             if step.kind == "train_head" and not head_spec(values["head"]).uses_text:
                 values.pop("prompts", None)
             misfit = find_misfit(step.kind, model, features, values)
             if misfit is not None and misfit.argument in step.values:
                 raise UsageError(
-                    f"{file.path}: {misfit.reason}; leave out `{misfit.argument}` of {step.kind} "
+                    f"{file.name}: {misfit.reason}; leave out `{misfit.argument}` of {step.kind} "
                     "for all that fit"
                 )
             if misfit is not None:
@@ -227,7 +247,7 @@ def _experiments(file: StudyFile, prompts: Sequence[str]) -> Iterator[Experiment
                     )
         for arguments, reason in unfit.items():
             if arguments not in fitting:
-                raise UsageError(f"{file.path}: no model and features of [extract] fit: {reason}")
+                raise UsageError(f"{file.name}: no model and features of [extract] fit: {reason}")
 
 
 def _with_defaults(file: StudyFile, step: Step, prompts: Sequence[str]) -> Step:

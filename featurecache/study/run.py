@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from featurecache.encoders.loading import encoder_class
-from featurecache.errors import FeaturecacheError
+from featurecache.errors import FeaturecacheError, UnknownNameError, UsageError
 from featurecache.evaluation.zero_shot import zero_shot
 from featurecache.extraction.extract import extract
 from featurecache.finetune.finetune import finetune
@@ -20,11 +20,14 @@ from featurecache.store.cache import Cache
 from featurecache.store.open import open_cache
 from featurecache.study.check import DEFAULT_FEATURES, find_encoders, named_features
 from featurecache.study.file import OPENING, read_study
-from featurecache.study.plan import Experiment, StudyPlan, make_plan
+from featurecache.study.plan import PROPERTIES, Experiment, StudyPlan, make_plan
 from featurecache.study.results import StudyTable, results_frame, study_tables, write_results
 
 if TYPE_CHECKING:
     import pandas as pd
+
+StudyLike = str | os.PathLike[str] | Mapping[str, Any]
+"""A study file, or its content."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,7 @@ class StudyResult:
         tables: A table for each data set, of the runs that scored the same images.
         failures: Why experiments have no run, by data set and title. Empty if all have one.
         files: The files that were written.
+        runs: The run of each experiment that has one.
     """
 
     plan: StudyPlan
@@ -44,15 +48,61 @@ class StudyResult:
     tables: Sequence[StudyTable]
     failures: Mapping[str, str]
     files: Sequence[Path]
+    runs: Mapping[Experiment, Run]
+
+    def run(self, **arguments: Any) -> Run:
+        """Return the run of one experiment.
+
+        Args:
+            **arguments: What distinguishes it from all others of the study: arguments of its step,
+                or its ``kind`` ("zero_shot", "train_head", "finetune" or "evaluate"), ``dataset``,
+                ``model``, ``features``, ``trained_on`` or ``method``, see ``Experiment``. None
+                stands for an argument that its step does not have.
+
+        Raises:
+            UnknownNameError: There is no such argument.
+            UsageError: No run matches, or several do.
+
+        Example:
+            >>> import featurecache as fc
+            >>> result = fc.run_study(
+            ...     {
+            ...         "n_bootstrap": 20,
+            ...         "datasets": {"phantom": fc.load_dataset("phantom", n_images=60)},
+            ...         "extract": {"model": "tiny"},
+            ...         "zero_shot": [{"scoring": ["pair", "sigmoid"]}],
+            ...     },
+            ...     out="studies/scoring",
+            ... )
+            >>> result.run(scoring="pair").metrics.macro.auroc > 0.8
+            True
+        """
+        for name in arguments:
+            if name not in PROPERTIES:
+                raise UnknownNameError("argument of a study's runs", name, PROPERTIES)
+        found = [
+            one
+            for one in self.runs
+            if all(one.properties.get(name) == value for name, value in arguments.items())
+        ]
+        if len(found) == 1:
+            return self.runs[found[0]]
+        given = ", ".join(f"{name}={value!r}" for name, value in arguments.items()) or "anything"
+        candidates = "; ".join(f"{one.dataset}: {one.title}" for one in found or self.runs)
+        if found:
+            raise UsageError(
+                f"{len(found)} runs of the study match {given}: name more of the arguments in "
+                f"which they differ: {candidates}"
+            )
+        failed = "".join(f"; failed: {title}: {why}" for title, why in self.failures.items())
+        raise UsageError(f"no run of the study matches {given}. Its runs: {candidates}{failed}")
 
 
-def plan_study(
-    file: str | os.PathLike[str], *, out: str | os.PathLike[str] | None = None
-) -> StudyPlan:
+def plan_study(file: StudyLike, *, out: str | os.PathLike[str] | None = None) -> StudyPlan:
     r"""List the experiments of a study file without running one.
 
     Args:
-        file: A TOML file, see ``run_study``.
+        file: A TOML file or its content, see ``run_study``.
         out: Folder of the runs and results, instead of the one in the file.
 
     Returns:
@@ -80,11 +130,12 @@ def plan_study(
         >>> [experiment.title for experiment in fc.plan_study(study).pending]
         ['prototype', 'linear']
     """
-    return make_plan(read_study(Path(file), out=None if out is None else Path(out)))
+    study = file if isinstance(file, Mapping) else Path(file)
+    return make_plan(read_study(study, out=None if out is None else Path(out)))
 
 
 def run_study(
-    file: str | os.PathLike[str],
+    file: StudyLike,
     *,
     out: str | os.PathLike[str] | None = None,
     progress: DetailedProgress | None = None,
@@ -97,7 +148,9 @@ def run_study(
     Args:
         file: A TOML file. ``[datasets.NAME]`` has the arguments of ``load_dataset``, ``[extract]``
             those of ``extract``, and ``[[zero_shot]]``, ``[[train_head]]`` and ``[[finetune]]``
-            those of these functions; a list tries each of its values.
+            those of these functions; a list tries each of its values. Or a mapping with the content
+            of such a file, whose paths are relative to the current folder; in place of the
+            arguments of ``load_dataset`` it may have a ``Dataset``.
         out: Folder of the runs and results, instead of the one in the file.
         progress: Called before each experiment with the number of experiments that are done, that
             of all, and a description.
@@ -154,7 +207,9 @@ def run_study(
         runs = {one: load_run(one.folder) for one in done}
         frame, tables = results_frame(runs), study_tables(plan, runs)
         files = write_results(plan, runs, frame, tables)
-    return StudyResult(plan=plan, frame=frame, tables=tables, failures=failures, files=files)
+    return StudyResult(
+        plan=plan, frame=frame, tables=tables, failures=failures, files=files, runs=runs
+    )
 
 
 class _Caches:
