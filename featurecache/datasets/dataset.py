@@ -296,7 +296,7 @@ class Dataset:
             if name not in self.label_names:
                 raise UnknownNameError("label", name, self.label_names)
         columns = list(map(self.label_names.index, names))
-        return replace(self, cells=self.cells[:, columns], label_names=names)
+        return replace(self, cells=self.cells[:, columns], label_names=tuple(names))
 
     def counts(self) -> "pd.DataFrame":
         """Count images, patients and the positives of each label, by split.

@@ -26,6 +26,8 @@ from featurecache.study.results import StudyTable, results_frame, study_tables, 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from featurecache.datasets.dataset import Dataset
+
 StudyLike = str | os.PathLike[str] | Mapping[str, Any]
 """A study file, or its content."""
 
@@ -227,7 +229,7 @@ class _Caches:
             raise FeaturecacheError(self._failures[name])
         if name not in self._paths:
             try:
-                made = _embed(self._plan, name, file.models, file.features)
+                made = _embed(self._plan, self._plan.datasets[name], file.models, file.features)
             except FeaturecacheError as error:
                 self._failures[name] = str(error)
                 raise
@@ -237,7 +239,7 @@ class _Caches:
 
 
 def _embed(
-    plan: StudyPlan, dataset: str, models: Sequence[str], features: Sequence[str]
+    plan: StudyPlan, dataset: "Dataset", models: Sequence[str], features: Sequence[str]
 ) -> list[Cache]:
     """Embed a data set and the prompts of the study with several encoders, each image once."""
     classes = [encoder_class(model) for model in models]
@@ -245,7 +247,7 @@ def _embed(
     named: Sequence[str | None] = (plan.prompts if has_text else []) or [None]
     for prompts in named:
         made = extract(
-            plan.datasets[dataset],
+            dataset,
             models,
             prompts=prompts,
             features=list(map(named_features, features)),
@@ -277,8 +279,9 @@ def _run(plan: StudyPlan, experiment: Experiment, caches: _Caches) -> None:
         if not training.done:
             raise FeaturecacheError("its training has failed")
         if training.kind == "finetune":
-            model = str(training.folder)
-            (cache,) = _embed(plan, experiment.dataset, [model], [DEFAULT_FEATURES])
+            # No head is trained on these embeddings, so those of other images are not needed.
+            test = plan.datasets[experiment.dataset].split("test")
+            (cache,) = _embed(plan, test, [str(training.folder)], [DEFAULT_FEATURES])
         else:
             cache = caches.open(experiment, opening)
         label_map = arguments.get("label_map")
