@@ -7,7 +7,7 @@ from PIL import Image
 from featurecache.datasets import registry
 from featurecache.datasets.dataset import Dataset
 from featurecache.datasets.folder import load_folder
-from featurecache.datasets.load import load_dataset, recognize_dataset
+from featurecache.datasets.load import load_dataset, load_source, recognize_dataset
 from featurecache.datasets.phantom.folder import generate_phantom
 from featurecache.datasets.registry import register_dataset
 from featurecache.errors import DatasetError, UnknownNameError, UsageError
@@ -147,6 +147,34 @@ def test_data_set_records_how_it_was_loaded(tmp_path: Path) -> None:
     }
     # A subset cannot be loaded again by the same arguments.
     assert dataset.take(np.array([0])).source is None
+
+
+@pytest.mark.parametrize("names", ["Mass", ["Effusion", "Mass"]])
+def test_only_these_labels_are_kept(tmp_path: Path, names: str | list[str]) -> None:
+    generate_phantom(tmp_path / "images", n_images=40, size=64)
+    everything = load_dataset("phantom", tmp_path / "images")
+    some = load_dataset("phantom", tmp_path / "images", only_labels=names)
+    expected = [names] if isinstance(names, str) else names
+    assert list(some.label_names) == expected
+    assert some.labels.equals(everything.labels[expected])
+    assert some.images.equals(everything.images)  # and so are splits
+    assert load_source(some.source, used_by="cache").label_names == some.label_names
+
+
+@pytest.mark.parametrize(
+    ("names", "error", "message"),
+    [
+        (["Mas"], UnknownNameError, "unknown label 'Mas': did you mean Mass"),
+        ([], UsageError, "no label is named"),
+        (["Mass", "Mass"], DatasetError, "'Mass' occurs twice"),
+    ],
+)
+def test_labels_that_cannot_be_kept(
+    tmp_path: Path, names: list[str], error: type[UsageError], message: str
+) -> None:
+    generate_phantom(tmp_path / "images", n_images=20, size=64)
+    with pytest.raises(error, match=message):
+        load_dataset("phantom", tmp_path / "images", only_labels=names)
 
 
 def test_pseudonymized_data_set_records_no_path(tmp_path: Path) -> None:

@@ -452,6 +452,109 @@ def test_a_prompt_file_is_used_and_only_named_prompts_are_embedded(tmp_path):
     assert len(fc.plan_study(tmp_path / "own.toml").pending) == 3
 
 
+def test_the_content_of_a_file_is_the_same_study(folder, calls, monkeypatch):
+    monkeypatch.chdir(folder)  # paths in a mapping are relative to the current folder
+    content = {**tomllib.loads(STUDY), "out": "studies/heads"}
+    result = fc.run_study(content)
+    assert calls == []
+    assert {one.folder for one in result.plan.experiments} == {
+        one.folder for one in fc.plan_study(folder / "heads.toml").experiments
+    }
+    assert fc.plan_study(content, out="elsewhere").file.out == Path("elsewhere")
+
+
+def test_data_sets_may_be_loaded_ones(folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    content = {**tomllib.loads(STUDY), "out": "studies/heads"}
+    content["datasets"] = {
+        "phantom": fc.load_dataset("phantom", n_images=120),
+        "ward": fc.load_dataset("phantom", n_images=40, seed=5),  # takes the name "ward"
+    }
+    plan = fc.plan_study(content)
+    assert plan.pending == []
+    assert plan.datasets["ward"].name == "ward"
+    content["datasets"]["ward"] = content["datasets"]["ward"].with_labels("Effusion")
+    assert {one.dataset for one in fc.plan_study(content).pending} == {"ward"}
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"datasets": {"phantom": 5}}, "the study is malformed: phantom: .* dictionary"),
+        ({"datasets": ["phantom"]}, "the study is malformed: datasets: .* dictionary"),
+        ({"model": "tiny"}, "unknown key in the study 'model'"),
+        ({"zero_shot": {"scoring": "pair"}}, "the study is malformed: zero_shot: .* list"),
+    ],
+)
+def test_mistakes_in_content_are_found(content, message):
+    with pytest.raises(UsageError, match=message):
+        fc.plan_study({**tomllib.loads(STUDY), **content})
+
+
+def test_a_data_set_of_one_label(tmp_path):
+    text = STUDY.replace("seed = 5", 'seed = 5\nonly_labels = "Effusion"')
+    (tmp_path / "heads.toml").write_text(text)
+    datasets = fc.plan_study(tmp_path / "heads.toml").datasets
+    assert datasets["ward"].label_names == ("Effusion",)
+    assert len(datasets["phantom"].label_names) == 14
+
+
+def test_an_encoder_to_fine_tune_need_not_be_embedded(tmp_path):
+    step = '[[finetune]]\nmodel = "{}"\nobjective = "bce"\n'
+    (tmp_path / "heads.toml").write_text(STUDY + step.format("dinov2-small"))
+    plan = fc.plan_study(tmp_path / "heads.toml")
+    tuned = [one.model for one in plan.experiments if one.kind == "finetune"]
+    assert tuned == ["dinov2-small", "dinov2-small"]  # on each data set
+    assert plan.file.models == ["tiny"]
+    (tmp_path / "heads.toml").write_text(STUDY + step.format("dinov2-smal"))
+    with pytest.raises(UsageError, match="did you mean dinov2-small"):
+        fc.plan_study(tmp_path / "heads.toml")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "dataset", "title"),
+    [
+        ({"prompts": "lungs"}, "phantom", "zero-shot, prompts lungs"),
+        ({"kind": "train_head", "head": "linear"}, "phantom", "linear"),
+        ({"head": "linear", "train_size": 30, "dataset": "ward"}, "ward", "linear, trained on"),
+        ({"head": "linear", "trained_on": "phantom", "kind": "evaluate"}, "ward", "linear"),
+        ({"method": "zero-shot", "prompts": "signs", "seeds": None}, "phantom", "zero-shot"),
+    ],
+)
+def test_a_run_is_found_by_its_arguments(folder, arguments, dataset, title):
+    result = fc.run_study(folder / "heads.toml")
+    run = result.run(**arguments)
+    (one,) = [one for one in result.plan.experiments if one.folder == run.path]
+    assert one.dataset == dataset
+    assert one.title.startswith(title)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            {"head": "linear", "seeds": 2},
+            "2 runs of the study match head='linear', seeds=2: .* phantom: linear; ward: linear",
+        ),
+        ({}, "6 runs of the study match anything"),
+        ({"train_size": 60}, "no run of the study matches train_size=60. Its runs: phantom: zero"),
+        ({"prompts": "lungs", "train_size": 30}, "no run of the study matches"),
+        ({"heads": "linear"}, "unknown argument of a study's runs 'heads': did you mean head"),
+    ],
+)
+def test_no_or_several_runs_of_the_arguments(folder, arguments, message):
+    result = fc.run_study(folder / "heads.toml")
+    with pytest.raises(UsageError, match=message):
+        result.run(**arguments)
+
+
+def test_the_run_of_a_failed_experiment_is_not_found(folder):
+    (folder / "failing.toml").write_text(STUDY.replace("[30]", "[5000]"))
+    result = fc.run_study(folder / "failing.toml")
+    with pytest.raises(UsageError, match=r"failed: phantom: linear: .*5000"):
+        result.run(head="linear", dataset="phantom")
+
+
 def test_published_results_are_of_the_same_images_labels_and_metric():
     auroc = ["macro AUROC"]
     found = comparable_results("nih", "image", 25596, reversed(NIH_LABELS), auroc)
