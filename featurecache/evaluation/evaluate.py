@@ -1,6 +1,6 @@
 """Evaluate predictions: thresholds from the validation split, metrics on the test split."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -454,16 +454,34 @@ def caveats(
     model: str,
     dataset: str,
     exposed: bool,
+    imported: Collection[str] = (),
     image_level_split: bool,
     has_test: bool,
     patients_known: bool,
     shared_patients: int,
 ) -> list[str]:
-    """Return what a reader of the metrics has to know about the images and the encoder."""
+    """Return what a reader of the metrics has to know about the images and the encoder.
+
+    Args:
+        model: Name of the encoder.
+        dataset: Name of the data set.
+        exposed: Whether the encoder may have been trained on the images.
+        imported: Files that the embeddings were imported from, if they were.
+        image_level_split: Whether images of one patient may be in two splits.
+        has_test: Whether there is a test split.
+        patients_known: Whether patients are known.
+        shared_patients: Number of patients with images in several splits.
+    """
     sharing = count_noun(shared_patients, "patient has", "patients have")
+    exposure = (
+        f"its embeddings were imported from {' and '.join(imported)}, without a list of the images "
+        f"that {model} was trained on"
+        if imported
+        else f"{model} may have been trained on this data set"
+    )
     warnings = {
-        f"possible {dataset.upper()} exposure: {model} may have been trained on this data set, so "
-        "the metrics may not be those of unseen images": exposed,
+        f"possible {dataset.upper()} exposure: {exposure}, so the metrics may not be those of "
+        "unseen images": exposed,
         "the split is by image: one patient may be in training and test, so the metrics are "
         "optimistic": image_level_split,
         f"{sharing} images in several splits, although the split is not declared to be by image: "

@@ -31,12 +31,12 @@ from featurecache.metrics.predictive_values import Prevalence, stated_prevalence
 from featurecache.metrics.retuned import Retuned, measure_retuned
 from featurecache.metrics.subgroups import Subgroups, measure_subgroups
 from featurecache.metrics.thresholds import F1, OperatingPoint, choose_thresholds
-from featurecache.provenance.leaks import require_unseen
+from featurecache.provenance.leaks import find_leaks, require_unseen
 from featurecache.provenance.names import base_name
 from featurecache.provenance.provenance import Provenance
 from featurecache.runs.run import Run
 from featurecache.store.cache import Cache
-from featurecache.wording import undefined_metrics
+from featurecache.wording import count_noun, undefined_metrics
 
 if TYPE_CHECKING:
     from featurecache.evaluation.groups import TableLike
@@ -80,7 +80,6 @@ def validate_external(
     by: str | Sequence[str] | None = None,
     groups: "TableLike | None" = None,
     negatives: str = "all",
-    own_data: bool = False,
     warnings: Sequence[str] = (),
     n_bootstrap: int = 1000,
 ) -> Run:
@@ -110,7 +109,6 @@ def validate_external(
         by: Attributes whose groups are measured; see ``Run.evaluate``.
         groups: Table of further attributes; see ``Run.evaluate``.
         negatives: Which negatives are scored; see ``Run.evaluate``.
-        own_data: Whether the cache is that of the training, so that no thresholds are retuned.
         warnings: Further caveats to record.
         n_bootstrap: Number of bootstrap samples over patients.
 
@@ -133,6 +131,11 @@ def validate_external(
         datasets=[name for source in cache.sources for name in source.header.vocabulary_names],
     )
     rows = external_rows(cache, split)
+    val = cache.learning_rows("val") if split == "test" else rows[:0]
+    seen_val = sum(
+        int(find_leaks(records, provenance.trained_on).copies.sum())
+        for records in cache.records(val)
+    )
     if by is None and groups is not None:
         raise UsageError("name the columns of `groups` to group by as `by`, or leave out `groups`")
     grouped, notes = (None, []) if by is None else group_rows(cache, rows, by, groups)
@@ -192,13 +195,13 @@ def validate_external(
             *([undefined_metrics(not_learned, ("was", "were"), reason)] if not_learned else []),
             *leak_warnings,
             *notes,
+            *_not_external(name, cache.header.dataset, seen_val, len(val)),
             *cache_caveats(cache, rows, own_split=False),
         ],
         prevalence=prevalence,
         negatives=negatives,
         n_bootstrap=n_bootstrap,
     )
-    val = cache.learning_rows("val") if split == "test" else rows[:0]
     metrics = metrics.replace(
         split=split,
         label_map=matches,
@@ -207,7 +210,7 @@ def validate_external(
             probability,
             operating_point,
             split,
-            own_data=own_data,
+            own_data=seen_val > 0,
         ),
         subgroups=None if grouped is None else _subgroups(data, probability, metrics, grouped),
     )
@@ -235,6 +238,17 @@ def validate_external(
     )
 
 
+def _not_external(name: str, dataset: str, seen: int, n_val: int) -> list[str]:
+    """Return a warning if validation images of a data set were trained on; or no warning."""
+    if not seen:
+        return []
+    return [
+        f"this is not external validation: {name} was trained, or its thresholds were chosen, on "
+        f"{seen} of the {count_noun(n_val, 'validation image')} of {dataset}, although on none of "
+        "the images that are scored"
+    ]
+
+
 def _retune(
     data: SplitData,
     probability: NDArray[np.float64],
@@ -250,10 +264,10 @@ def _retune(
         probability: Probabilities of shape (N, C).
         point: The rule.
         split: What is scored: "test" or "all".
-        own_data: Whether the thresholds of the training were chosen on these validation images.
+        own_data: Whether the training has seen some of these validation images.
     """
     if own_data:
-        reason = "the thresholds of the training were chosen on these validation images"
+        reason = "the model was trained, or its thresholds were chosen, on these validation images"
         return Retuned(operating_point=str(point), reason=reason, per_label={})
     if not len(data.val):
         reason = "all images are scored, so that none are left to choose thresholds on"

@@ -222,6 +222,7 @@ def cache_caveats(cache: Cache, rows: NDArray[np.intp], *, own_split: bool = Tru
         model=cache.header.model,
         dataset=cache.header.dataset,
         exposed=cache.header.exposed,
+        imported=cache.header.imported,
         image_level_split=own_split and cache.header.image_level_split,
         has_test=not own_split or len(cache.rows("test")) > 0,
         patients_known=cache.patients_known,

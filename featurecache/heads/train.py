@@ -442,15 +442,16 @@ def _warnings(cache: Cache, heads: Sequence[TrainedHead], config: HeadConfig) ->
 
 
 def _all_alike(module: Head, data: TrainingData) -> list[str]:
-    """Return a warning if the seed makes no difference to the members of an ensemble."""
+    """Return a warning if all members of an ensemble predict the same."""
     if not isinstance(module, SeedEnsemble):
         return []
     members = predict_members(module, data.embedding, data.val)
     if (members != members[:, :1]).any():
         return []
     return [
-        f"all {count_noun(len(module.members), 'member')} of the ensemble are the same head: "
-        "their standard deviation is 0"
+        f"all {count_noun(len(module.members), 'member')} of the ensemble predict the same: "
+        "training gave the same head with each of their seeds. So the ensemble is no better than "
+        "that head alone, and its standard deviation is 0"
     ]
 
 

@@ -27,6 +27,7 @@ from featurecache.importing.vectors import Vectors, open_vectors
 from featurecache.io.atomic import require_absent, scratch_folder
 from featurecache.io.fingerprint import sha256_of_file
 from featurecache.progress import Progress
+from featurecache.provenance.names import may_hold_same
 from featurecache.provenance.perceptual_hash import HASH_BYTES
 from featurecache.provenance.provenance import Provenance
 from featurecache.store.cache import Cache
@@ -508,7 +509,8 @@ def _header(images: _Images, export: OwnExport | None, model: str, *, texts: Pat
         stated = export.header
         return replace(
             header,
-            exposed=stated["exposed"] or bool(stated["trained_on"]),
+            exposed=stated["exposed"]
+            or any(may_hold_same(dataset.collection, other) for other in stated["trained_on"]),
             encoder_spec=stated["spec"],
             revision=stated["revision"],
         )

@@ -55,6 +55,8 @@ class Leaks:
         same_patient: Another image of a patient of a published collection that was trained on.
         same_name: Patient with the same name as one that was trained on, who may be the same person
             or not.
+        same_id_elsewhere: Equal id in another collection that may hold the image, where one of the
+            two has no hash, so that it may be the same image or not.
     """
 
     same_id: Mask
@@ -62,6 +64,7 @@ class Leaks:
     same_content: Mask
     same_patient: Mask
     same_name: Mask
+    same_id_elsewhere: Mask
 
     @property
     def copies(self) -> Mask:
@@ -79,7 +82,9 @@ def find_leaks(images: ImageRecords, trained_on: TrainingImages) -> Leaks:
     Returns:
         Which of them are copies of training images, or of their patients.
     """
-    same_id, same_file, same_content, same_patient, same_name = np.zeros((5, len(images)), bool)
+    same_id, same_file, same_content, same_patient, same_name, same_id_elsewhere = np.zeros(
+        (6, len(images)), bool
+    )
     patients = _patient_keys(images.patient)
 
     def is_of_patient(trained: ImageRecords) -> Mask:
@@ -105,8 +110,18 @@ def find_leaks(images: ImageRecords, trained_on: TrainingImages) -> Leaks:
             same_patient |= is_of_patient(trained)
         elif may_share_patients(collection, images.collection):
             same_name |= is_of_patient(trained)
+            if not is_same_collection:
+                same_id_elsewhere |= np.isin(images.id, trained.id) & ~images.has_content
+                same_id_elsewhere |= np.isin(images.id, trained.id[~trained.has_content])
     copies = same_id | same_file | same_content
-    return Leaks(same_id, same_file, same_content, same_patient & ~copies, same_name & ~copies)
+    return Leaks(
+        same_id,
+        same_file,
+        same_content,
+        same_patient & ~copies,
+        same_name & ~copies,
+        same_id_elsewhere & ~copies,
+    )
 
 
 def _compare_content(images: ImageRecords, others: ImageRecords) -> tuple[Mask, Mask]:
@@ -173,6 +188,15 @@ def require_unseen(
             f"{_describe_patients(images, leaks.same_name)}: if they are the same people, the "
             "metrics are optimistic"
         )
+    if names := _without_content(images, trained_on):
+        same = int(leaks.same_id_elsewhere.sum())
+        count = f"; {same} of the {len(images)} have the ids of training images" if same else ""
+        warnings.append(
+            f"copies of the training images of {by} cannot be recognized among the images to "
+            f"score, because {' and '.join(names)} came without hashes of the image files, as "
+            f"imports and shared caches do{count}: if some are the same images, the metrics are "
+            "optimistic"
+        )
     if not _patients_are_comparable(images, trained_on):
         # The same sentence for a head and its encoder, so that a run gets it once.
         warnings.append(
@@ -200,6 +224,20 @@ def _require_other_sources(collection: str, trained_on: TrainingImages, *, by: s
             f"{pair[1]} under other ids, so leakage cannot be ruled out: {''.join(mapping)}score a "
             "data set that shares none with its training, or use another model"
         )
+
+
+def _without_content(images: ImageRecords, trained_on: TrainingImages) -> list[str]:
+    """Return the collections with images that cannot be compared with those of another one."""
+    names: dict[str, None] = {}
+    for collection, trained in trained_on.items():
+        if collection == images.collection or not may_share_patients(collection, images.collection):
+            continue
+        names |= {
+            base_name(records.collection): None
+            for records in (images, trained)
+            if not records.has_content.all()
+        }
+    return list(names)
 
 
 def _patients_are_comparable(images: ImageRecords, trained_on: TrainingImages) -> bool:

@@ -108,6 +108,16 @@ def may_share_images(first: str, second: str) -> bool:
     return names[0] != names[1] and not sources[0].isdisjoint(sources[1])
 
 
+def may_hold_same(first: str, second: str) -> bool:
+    """Return whether two collections may have an image in common, going by their names.
+
+    Not if they are different published collections of different sources.
+    """
+    if base_name(first) == base_name(second) or may_share_images(first, second):
+        return True
+    return not (is_published(first) and is_published(second))
+
+
 def own_collection(name: str) -> str:
     """Return the collection of somebody's own data set: its name, unless a published one has it."""
     return f"{name}-own" if is_published(name) else name

@@ -78,6 +78,12 @@ class ImageRecords:
 
     __hash__ = None  # type: ignore[assignment]  # arrays have no hash
 
+    @property
+    def has_content(self) -> NDArray[np.bool_]:
+        """Which images can be recognized under another id: those with a hash, (N,)."""
+        known: NDArray[np.bool_] = (self.sha256 != b"") | self.perceptual_hash.any(axis=1)
+        return known
+
     def take(self, rows: NDArray[Any]) -> "ImageRecords":
         """Return the records of these rows, given as indices or as a mask."""
         return ImageRecords(self.collection, *(getattr(self, name)[rows] for name in _COLUMNS))

@@ -345,15 +345,8 @@ class Run:
             groups=groups,
             negatives=negatives,
             boxes=boxes,
-            own_data=self._was_made_from(opened),
             n_bootstrap=n_bootstrap,
         )
-
-    def _was_made_from(self, cache: Cache) -> bool:
-        """Return whether the run was trained on a cache of these images by this encoder."""
-        own = self.config.get("cache", {})
-        identity = cache.fingerprint, cache.header.dataset
-        return (own.get("fingerprint"), own.get("dataset")) == identity
 
     def _require_training(self) -> None:
         if self.load_model is None:

@@ -44,9 +44,8 @@ def evaluate(cache, probability, **options):
         lambda embedding: probability[: len(embedding)],
         name="runs/trained",
         labels=NAMES,
-        provenance=Provenance(),
         thresholds=(0.3, 0.6),
-        **{"n_bootstrap": 0, **options},
+        **{"n_bootstrap": 0, "provenance": Provenance(), **options},
     )
 
 
@@ -187,8 +186,14 @@ def test_without_validation_images_the_reason_is_given(cache, probability):
     assert "all images are scored" in every.reason
     unlabeled = replace(cache.labels, cells=cache.labels.cells.copy())
     unlabeled.cells[cache.rows("val"), 1] = 0
-    own = evaluate(cache, probability, own_data=True).metrics.retuned
-    assert (own.per_label, "chosen on these validation images" in own.reason) == ({}, True)
+    (seen,) = cache.records(cache.rows("val")[:1])
+    trained_on = Provenance(trained_on={seen.collection: seen})
+    own = evaluate(cache, probability, provenance=trained_on).metrics
+    assert own.retuned.per_label == {}
+    assert "chosen, on these validation images" in own.retuned.reason
+    n_val = len(cache.rows("val"))
+    (warning,) = [text for text in own.warnings if "not external validation" in text]
+    assert f"on 1 of the {n_val} validation images of " in warning
     other = evaluate(replace(cache, labels=unlabeled), probability).metrics.retuned
     assert other.per_label["Nodule"].reason == "no validation image is positive"
     assert other.per_label["Mass"].reason is None

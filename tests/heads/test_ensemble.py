@@ -104,8 +104,10 @@ def test_late_fusion_and_buffers_of_the_members_are_saved(cache, problem, tmp_pa
 
 def test_members_that_do_not_differ_are_a_warning(cache, run):
     alike = train_head(cache, "prototype", ensemble=2, n_bootstrap=0, controls=False)
-    assert [text for text in alike.warnings if "all 2 members of the ensemble are the same" in text]
-    assert not [text for text in run.warnings if "of the ensemble are the same" in text]
+    assert [
+        text for text in alike.warnings if "all 2 members of the ensemble predict the same" in text
+    ]
+    assert not [text for text in run.warnings if "of the ensemble predict the same" in text]
 
 
 def test_text_gain_compares_ensembles(cache):

@@ -13,7 +13,9 @@ import pytest
 from pyarrow import parquet
 
 import featurecache as fc
+from featurecache.evaluation.from_cache import cache_caveats
 from featurecache.importing import vectors
+from featurecache.provenance.records import ImageRecords
 from featurecache.store.builder import CacheBuilder
 from featurecache.store.verify import verify_cache
 from tests.audit.audit_caches import make_cache
@@ -227,6 +229,36 @@ def test_commands_do_the_same_on_an_import_as_on_the_original(tmp_path: Path) ->
     assert evaluated.metrics.macro.auroc == both[0].metrics.macro.auroc
     zero_shot = [fc.zero_shot(one, **options).metrics for one in (original, cache)]
     assert zero_shot[0] == zero_shot[1]
+
+
+@pytest.mark.parametrize(
+    ("collection", "trained_on", "exposed"),
+    [("toy", "nih", True), ("nih", "kermany", False), ("nih", "nih", True), ("rsna", "nih", True)],
+)
+def test_an_encoder_trained_on_unlisted_images_may_have_seen_those_of_an_export(
+    collection: str, trained_on: str, exposed: bool, tmp_path: Path
+) -> None:
+    original = full_cache(tmp_path)
+    records = ImageRecords.of(trained_on, ["elsewhere.png"])
+    header = replace(original.header, collection=collection, trained_on={trained_on: records})
+    cache = fc.import_cache(fc.export_cache(replace(original, header=header), "out.parquet"))
+    assert cache.header.exposed == exposed
+    warnings = cache_caveats(cache, np.arange(len(cache)))
+    named = [text for text in warnings if "were imported from out.parquet" in text]
+    assert len(named) == exposed
+
+
+def test_an_import_of_the_training_images_is_not_another_data_set(tmp_path: Path) -> None:
+    """Was evaluated without a word, at thresholds that were chosen on it."""
+    labels = RNG.integers(0, 2, (48, 2))
+    embedding = RNG.normal(size=(48, 8)) + labels[:, :1]
+    original = write_toy_cache(tmp_path / "toy.h5", embedding, labels, names=("Edema", "Mass"))
+    cache = fc.import_cache(fc.export_cache(original, "toy.parquet"), name="received")
+    head = fc.train_head(original, "linear", controls=False, n_bootstrap=0)
+    metrics = head.evaluate(cache, n_bootstrap=0).metrics
+    assert any("this is not external validation" in text for text in metrics.warnings)
+    assert metrics.retuned is not None
+    assert "on these validation images" in str(metrics.retuned.reason)
 
 
 def elsewhere(**options: Any) -> fc.Cache:

@@ -236,6 +236,24 @@ def test_an_edited_image_does_not_make_another_collection():
     assert np.flatnonzero(leaks.same_patient).tolist() == [2]
 
 
+@pytest.mark.parametrize(("scored", "trained"), [("b", "a"), ("b", "nih"), ("nih", "b")])
+def test_images_without_hashes_cannot_be_compared_with_training_images(scored, trained):
+    """Was silent: evaluating on a second import of the training images under another name."""
+    unhashed = {"sha": "", "hashes": np.zeros_like(HASHES)}
+    images = records(range(10), scored, patient="", **unhashed)
+    training = trained_on(records(range(5, 15), trained, patient=""))
+    assert found(find_leaks(images, training)) == {"same_id_elsewhere": list(range(5, 10))}
+    (warning,) = require_unseen(images, training, by="the head")
+    assert f"because {scored} came without hashes of the image files" in warning
+    assert "; 5 of the 10 have the ids of training images: if" in warning
+    other_ids = records(range(10), scored, name="x{}", patient="", **unhashed)
+    (warning,) = require_unseen(other_ids, training, by="the head")
+    assert "imports and shared caches do: if some are the same images" in warning
+    # With hashes on both sides, equal ids of two collections are chance.
+    hashed = records(range(10), scored, sha="f{}", hashes=HASHES[::-1], patient="")
+    assert require_unseen(hashed.take(np.arange(5)), training, by="the head") == []
+
+
 def test_copies_are_refused_with_their_numbers_and_examples():
     images = records(range(10), "table", name="x{}")
     with pytest.raises(
