@@ -36,7 +36,13 @@ from featurecache.cli import (
     vocabulary,
     zero_shot,
 )
-from featurecache.cli.errors import DEBUG_VARIABLE, NOT_RESUMABLE, RESUMABLE, with_exit_code
+from featurecache.cli.errors import (
+    DEBUG_VARIABLE,
+    NOT_RESUMABLE,
+    RESUMABLE,
+    SERVER,
+    with_exit_code,
+)
 from featurecache.cli.log_file import LoggedGroup
 from featurecache.cli.strict_command import StrictCommand
 from featurecache.plugins import load_plugins
@@ -137,13 +143,15 @@ COMMANDS: Mapping[str, Mapping[str, Callable[..., None]]] = {
 }
 """The commands by task, in the order of the help."""
 
-_RESUMABLE = {"extract", "finetune", "study"}
+_INTERRUPTED = {
+    **dict.fromkeys(("extract", "finetune", "study"), RESUMABLE),
+    **dict.fromkeys(("explore", "serve"), SERVER),
+}
 
 for _task, _commands in COMMANDS.items():
     for _name, _command in _commands.items():
-        _interrupted = RESUMABLE if _name in _RESUMABLE else NOT_RESUMABLE
         app.command(_name, cls=StrictCommand, rich_help_panel=_task)(
-            with_exit_code(_command, interrupted=_interrupted)
+            with_exit_code(_command, interrupted=_INTERRUPTED.get(_name, NOT_RESUMABLE))
         )
 app.add_typer(datasets.app, name="datasets", rich_help_panel="Data")
 app.add_typer(models.app, name="models", rich_help_panel="Embed")

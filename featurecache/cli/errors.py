@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
 from types import TracebackType
-from typing import Any, Final, NoReturn
+from typing import Any, Final, NamedTuple, NoReturn
 
 import typer
 
@@ -72,19 +72,38 @@ class TerminationSignal(KeyboardInterrupt):
 
 
 OUT_OF_MEMORY: Final = "out of memory: close other programs, or raise the limit (ulimit -v)"
-RESUMABLE: Final = "finished work is kept; run the same command again to resume"
-NOT_RESUMABLE: Final = "nothing was left unfinished; run the same command again to start over"
+
+
+class Interruption(NamedTuple):
+    """What becomes of a command's work when a signal ends it.
+
+    Attributes:
+        ending: What the command does before it ends, printed at a second signal.
+        result: What became of its work, the second half of the last message.
+    """
+
+    ending: str
+    result: str
+
+
+RESUMABLE: Final = Interruption(
+    "saving finished work", "finished work is kept; run the same command again to resume"
+)
+NOT_RESUMABLE: Final = Interruption(
+    "cleaning up", "nothing was left unfinished; run the same command again to start over"
+)
+SERVER: Final = Interruption("ending open requests", "the server had not started yet")
+"""A server that answers ends without a message."""
 
 
 def with_exit_code(
-    command: Callable[..., None], *, interrupted: str = NOT_RESUMABLE
+    command: Callable[..., None], *, interrupted: Interruption = NOT_RESUMABLE
 ) -> Callable[..., None]:
     """Wrap a command so that errors become a message and an exit code.
 
     Args:
         command: The command.
-        interrupted: The second half of the message when a signal ends the command: what became of
-            its work.
+        interrupted: What is printed when a signal ends the command.
     """
 
     @wraps(command)
@@ -92,13 +111,17 @@ def with_exit_code(
     def run(*args: Any, **kwargs: Any) -> None:
         log_command(command.__name__, kwargs)
         try:
-            with _signals_as_exceptions(), _suppress_secondary_tracebacks(), printed_warnings():
+            with (
+                _signals_as_exceptions(interrupted.ending),
+                _suppress_secondary_tracebacks(),
+                printed_warnings(),
+            ):
                 command(*args, **kwargs)
             return
         except BrokenPipeError:
             raise  # typer exits quietly if the reader of its output is gone
         except (KeyboardInterrupt, Exception) as error:
-            result = _message_and_code(error, interrupted)
+            result = _message_and_code(error, interrupted.result)
             if result is None:
                 raise
             if os.environ.get(DEBUG_VARIABLE):
@@ -133,10 +156,11 @@ def _message_and_code(error: BaseException, interrupted: str) -> tuple[str, int]
 
 
 @contextmanager
-def _signals_as_exceptions() -> Iterator[None]:
+def _signals_as_exceptions(ending: str) -> Iterator[None]:
     """Let the first termination signal unwind the body as Ctrl-C does.
 
-    A second signal would interrupt the code that saves finished work, so it only prints a message.
+    A second signal would interrupt the code that saves finished work, so it only prints what the
+    command does before it ends.
     The third ends the process at once. Signals that the parent process ignores, as nohup does,
     stay ignored. A signal that arrives in a destructor or a callback, where Python prints
     exceptions instead of raising them, is sent once more. A library that waits in compiled code, as
@@ -161,7 +185,7 @@ def _signals_as_exceptions() -> Iterator[None]:
 
     def ask_for_patience(*_: object) -> None:
         handle(signal.SIG_DFL)
-        os.write(2, b"\nsaving finished work; interrupt once more to end at once\n")
+        os.write(2, f"\n{ending}; interrupt once more to end at once\n".encode())
 
     def handle(handler: Callable[..., Any] | signal.Handlers) -> None:
         for name in previous:

@@ -40,13 +40,13 @@ def run_failing_command(error: Exception, cause: Exception | None = None) -> tup
 
 @pytest.mark.parametrize("error", MEMORY_ERRORS, ids=str)
 def test_memory_errors_of_libraries_are_one_line(error: Exception) -> None:
-    assert run_failing_command(error) == (1, f"error: {OUT_OF_MEMORY}; {RESUMABLE}\n")
+    assert run_failing_command(error) == (1, f"error: {OUT_OF_MEMORY}; {RESUMABLE.result}\n")
 
 
 def test_file_is_not_reported_as_damaged_for_lack_of_memory() -> None:
     assert run_failing_command(CacheError("m.h5 is damaged: delete it"), MemoryError()) == (
         1,
-        f"error: {OUT_OF_MEMORY}; {RESUMABLE}\n",
+        f"error: {OUT_OF_MEMORY}; {RESUMABLE.result}\n",
     )
     assert run_failing_command(CacheError("m.h5 is damaged"), ValueError("no number")) == (
         2,

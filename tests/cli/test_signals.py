@@ -7,13 +7,15 @@ from collections.abc import Sequence
 
 import pytest
 
+from featurecache.cli.errors import NOT_RESUMABLE, RESUMABLE, SERVER, Interruption
+
 if sys.platform == "win32":
     pytest.skip("signals of POSIX", allow_module_level=True)
 
 COMMAND = """
 import atexit, sys, time
 import typer
-from featurecache.cli.errors import RESUMABLE, with_exit_code
+from featurecache.cli.errors import NOT_RESUMABLE, RESUMABLE, SERVER, with_exit_code
 
 def report(state):
     print(state, flush=True)
@@ -35,7 +37,9 @@ def work():
 
 atexit.register(time.sleep, float((sys.argv[3:] or [0])[0]))
 app = typer.Typer()
-app.command()(with_exit_code(work, interrupted=RESUMABLE))
+kinds = {kind.ending: kind for kind in (RESUMABLE, NOT_RESUMABLE, SERVER)}
+interrupted = kinds[sys.argv[4]] if sys.argv[4:] else RESUMABLE
+app.command()(with_exit_code(work, interrupted=interrupted))
 app([])
 """
 
@@ -103,6 +107,19 @@ def test_signal_during_the_exit_that_another_caused_prints_no_traceback() -> Non
     assert command.process.stderr.readline().startswith("error: interrupted: ")
     command.process.send_signal(signal.SIGINT)
     assert command.end() == (-signal.SIGINT, "writing\nwritten\n", "")
+
+
+@pytest.mark.parametrize("kind", [RESUMABLE, NOT_RESUMABLE, SERVER])
+def test_messages_are_about_what_the_command_does(kind: Interruption) -> None:
+    """Was "saving finished work" of a server, too, which has none."""
+    command = Command(0.5, "at work", 0, kind.ending)
+    command.process.send_signal(signal.SIGTERM)
+    command.wait_for("writing")
+    command.process.send_signal(signal.SIGTERM)
+    code, _, err = command.end()
+    assert code == 143
+    waiting = f"{kind.ending}; interrupt once more to end at once"
+    assert err == f"\n{waiting}\nerror: terminated: {kind.result}\n"
 
 
 @pytest.mark.parametrize("second", [signal.SIGINT, signal.SIGTERM])
