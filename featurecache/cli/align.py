@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from featurecache.cli.options import (
+    UNITS,
     CacheFile,
     OptionValues,
     Prompts,
@@ -26,7 +27,7 @@ from featurecache.cli.output import (
 
 
 @takes_policy
-@takes_units
+@takes_units(UNITS)
 def align(
     cache: CacheFile = Path("cache"),
     method: Annotated[

@@ -9,7 +9,14 @@ from featurecache.cli.cache_import import import_
 from featurecache.cli.errors import with_exit_code
 from featurecache.cli.extract import extract
 from featurecache.cli.option_names import running, with_option_names
-from featurecache.cli.options import CacheFile, CacheFolder, OptionValues, print_units, takes_units
+from featurecache.cli.options import (
+    UNITS_OF_EXPORT,
+    CacheFile,
+    CacheFolder,
+    OptionValues,
+    print_units,
+    takes_units,
+)
 from featurecache.cli.output import (
     Json,
     format_known,
@@ -180,7 +187,7 @@ def merge(
 
 @app.command("export", cls=StrictCommand)
 @with_exit_code
-@takes_units
+@takes_units(UNITS_OF_EXPORT)
 def export(
     file: File,
     out: Annotated[Path, typer.Argument(help="File or folder to write.", metavar="OUT")],
@@ -253,9 +260,9 @@ def push(
     public: Public = False,
     json: Json = False,
 ) -> None:
-    """Send a cache to the Hugging Face hub, with pseudonyms for ids and without paths.
+    """Send a cache to the Hugging Face hub, with pseudonyms instead of ids and without paths.
 
-    Without --yes, nothing is sent, and what would be is printed.
+    Without --yes, nothing is sent: the command only prints what it would send.
 
     Example: featurecache cache push my-lab/kermany-dinov2
     """
@@ -283,7 +290,7 @@ def pull(
     revision: Revision = None,
     json: Json = False,
 ) -> None:
-    """Fetch a cache that was sent to the Hugging Face hub.
+    """Fetch a cache from the Hugging Face hub, which 'cache push' has sent there.
 
     Example: featurecache cache pull my-lab/kermany-dinov2
     """

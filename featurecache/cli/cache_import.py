@@ -16,7 +16,8 @@ from featurecache.wording import count_noun
         *("split", "subset", "section", "labeler", "n_images", "n_views", "path_column"),
         *("metadata_column", "images_root", "patient_level", "follow_links", "pseudonymize"),
         "corrections",
-    )
+    ),
+    of_table=True,
 )
 def import_(
     source: Annotated[
@@ -66,7 +67,7 @@ def import_(
 ) -> None:
     """Make a cache of embeddings that another program made, or of an export.
 
-    All commands that need no images work on it. 'extract' does not add to it.
+    All commands that do not read images work on it. 'extract' cannot add to it.
 
     Example: featurecache cache import vectors.npy --table labels.csv --model my-encoder
     --patient-column pid --label-column Effusion

@@ -3,6 +3,7 @@
 import inspect
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from copy import copy
 from dataclasses import dataclass, fields
 from functools import wraps
 from pathlib import Path
@@ -215,15 +216,21 @@ _OTHER_OPTIONS: Final = (
 """Options that do not apply to CSV files."""
 
 
-def takes_dataset_options(*, without: tuple[str, ...] = ()) -> Callable[[Command], Command]:
+def takes_dataset_options(
+    *, without: tuple[str, ...] = (), of_table: bool = False
+) -> Callable[[Command], Command]:
     """Give a command one option for each field of ``DatasetOptions``.
 
     The decorated command receives them as its parameter ``options``.
 
     Args:
         without: Fields that this command does not offer.
+        of_table: Whether the command reads no other data sets than tables, so that the help need
+            not say which options are for tables.
     """
     annotations = get_type_hints(DatasetOptions, include_extras=True)
+    if of_table:
+        annotations = {name: _of_table(annotation) for name, annotation in annotations.items()}
     parameters = [
         inspect.Parameter(
             field.name,
@@ -245,6 +252,16 @@ def takes_dataset_options(*, without: tuple[str, ...] = ()) -> Callable[[Command
         return run
 
     return decorate
+
+
+def _of_table(annotation: Any) -> Any:
+    """Return the annotation of an option with a help that is not about other data sets."""
+    (option,) = annotation.__metadata__
+    option = copy(option)
+    if option.rich_help_panel == _PANEL:
+        text = option.help.removeprefix("csv: ").partition("; phantom:")[0].removesuffix(".") + "."
+        option.help, option.rich_help_panel = text[0].upper() + text[1:], "Options of the table"
+    return Annotated[annotation.__origin__, option]
 
 
 def load_dataset(

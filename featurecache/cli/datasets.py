@@ -11,6 +11,7 @@ from featurecache.cli.dataset_options import (
     takes_dataset_options,
 )
 from featurecache.cli.errors import with_exit_code
+from featurecache.cli.listing import Listing
 from featurecache.cli.option_names import running, with_option_names
 from featurecache.cli.options import print_policy
 from featurecache.cli.output import (
@@ -27,7 +28,12 @@ from featurecache.cli.train_head import train_head
 from featurecache.plugins import load_entry_points
 from featurecache.wording import count_noun
 
-app = typer.Typer(invoke_without_command=True)
+
+class _Datasets(Listing):
+    describing = "describe"
+
+
+app = typer.Typer(cls=_Datasets, invoke_without_command=True)
 
 
 @app.callback()

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from featurecache.cli.options import (
+    UNITS_OF_RUN,
     CacheFiles,
     Join,
     NBootstrap,
@@ -45,7 +46,7 @@ _MAX_LABELS: Final = 14
 
 
 @takes_policy
-@takes_units
+@takes_units(UNITS_OF_RUN)
 def evaluate(
     run: Annotated[Path, typer.Argument(help="Run folder of train-head or finetune.")],
     cache: CacheFiles = None,

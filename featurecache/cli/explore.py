@@ -83,7 +83,7 @@ def explore(
     dataset: Annotated[
         str | None,
         typer.Option(
-            help="Data set of the cache, if it cannot be loaded as it was for the cache.",
+            help="Name of the data set, if the images cannot be found as recorded in the cache.",
             metavar="NAME",
         ),
     ] = None,
@@ -93,10 +93,10 @@ def explore(
 ) -> None:
     """Show a cache and the predictions of runs in the browser, until Ctrl-C.
 
-    A map of the images, colored and filtered by labels, splits, metadata, predictions and errors;
-    nearest images; the images themselves; and lists to save as CSV. Only this machine can open the
-    page. Give options of the data set only if it has moved or its ids are pseudonymized, or for
-    columns of its table.
+    The page has a map of the images, which can be colored and filtered by labels, splits, metadata,
+    predictions and errors; the images themselves and those nearest to them; and lists to save as
+    CSV. Only this machine can open it. Options of the data set are needed only if it has moved, if
+    its ids are pseudonymized, or to show columns of its table.
 
     Example: featurecache explore runs/phantom-tiny-weighted_sum
     """

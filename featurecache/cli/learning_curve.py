@@ -7,11 +7,13 @@ import typer
 
 from featurecache.cli.config_options import parse_numbers, takes_settings
 from featurecache.cli.options import (
+    UNITS,
     CacheFiles,
     Join,
     OptionValues,
     describe_choice,
     print_joined_rows,
+    print_kept,
     print_policy,
     print_units,
     require_free,
@@ -36,7 +38,7 @@ _NOT_OFFERED = tuple(name for name in HeadConfig.__dataclass_fields__ if name no
 
 
 @takes_policy
-@takes_units
+@takes_units(UNITS)
 @takes_settings(HeadConfig, without=_NOT_OFFERED)
 def learning_curve(
     head: Annotated[
@@ -102,6 +104,7 @@ def learning_curve(
             **settings,
         )
     target, metrics = result.save(out), result.metrics
+    print_kept(target, result.default_name)
     if json:
         print_json({"run": str(target), **metrics.to_json()})
         return

@@ -7,13 +7,19 @@ from typing import Annotated
 import typer
 
 from featurecache.cli.errors import with_exit_code
+from featurecache.cli.listing import Listing
 from featurecache.cli.options import EncoderWeights
 from featurecache.cli.output import Json, print_json, print_result, print_table
 from featurecache.cli.strict_command import StrictCommand
 from featurecache.plugins import load_entry_points
 from featurecache.wording import UNDEFINED
 
-app = typer.Typer(invoke_without_command=True)
+
+class _Models(Listing):
+    describing = "show"
+
+
+app = typer.Typer(cls=_Models, invoke_without_command=True)
 
 
 @app.callback()

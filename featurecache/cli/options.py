@@ -1,7 +1,7 @@
 """Options that several commands share."""
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -136,20 +136,34 @@ _POLICY: Final = {
     "uncertain": "What uncertain cells of labels count as: ignore (unknown), positive, negative, "
     "or paper (of CheXpert: positive for Atelectasis and Edema, else negative).",
     "blank": "What blank cells of labels count as: unknown or negative.",
-    "readers": "How many of several readers have to state a finding: majority, any or a number.",
-    "labels_from": "Whose labels count: all, or physician, which leaves out those of models.",
+    "readers": "How many of several readers have to report a finding: majority, any or a number.",
+    "labels_from": "Whose labels count: all, or physician to leave out those of models.",
     "hierarchy": "Whether a positive finding makes its parent positive, too: none, or chexpert for "
-    "the tree of CheXpert, in which Lung Opacity is the parent of Consolidation, and that of "
-    "Pneumonia.",
+    "the tree of CheXpert, in which Pneumonia belongs to Consolidation, and that to Lung Opacity.",
 }
 STUDY_SCORES: Final = "How scores of a study's images are joined: mean or max. Default: mean."
-_UNITS: Final = {
-    "level": "What is scored: image or study. Default: image, or as in the run.",
-    "views": "Images to use: all, frontal or lateral. Default: all, or as in the run.",
+_POOL: Final = (
+    "Pool the embeddings of a study's images: mean, or frontal+lateral for one of each side by side"
+)
+UNITS: Final = {
+    "level": "What is scored: image or study. Default: image.",
+    "views": "Images to use: all, frontal or lateral. Default: all.",
     "study_scores": STUDY_SCORES,
-    "study_features": "Pool the embeddings of a study's images instead: mean, or frontal+lateral "
-    "for one of each side by side.",
+    "study_features": f"{_POOL}, instead of joining their scores.",
 }
+"""Help of the options of ``Units``."""
+UNITS_OF_RUN: Final = {
+    **UNITS,
+    "level": "What is scored: image or study. Default: as in the run.",
+    "views": "Images to use: all, frontal or lateral. Default: as in the run.",
+}
+"""The same where a run decides what is not given."""
+UNITS_OF_EXPORT: Final = {
+    "level": "What is written: image, or study with --study-features. Default: image.",
+    "views": "Images to write: all, frontal or lateral. Default: all.",
+    "study_features": f"{_POOL}; with --level study.",
+}
+"""The same where nothing is scored."""
 
 
 Views = Annotated[
@@ -175,9 +189,9 @@ def takes_policy(command: Command) -> Command:
     return takes_together("policy", _text_options(helps))(command)
 
 
-def takes_units(command: Command) -> Command:
-    """Give a command the options of ``Units``, as its parameter ``units``."""
-    return takes_together("units", _text_options(_UNITS))(command)
+def takes_units(helps: Mapping[str, str]) -> Callable[[Command], Command]:
+    """Give a command the options of ``Units`` that have a help, as its parameter ``units``."""
+    return takes_together("units", _text_options(helps))
 
 
 def parse_pairs(entries: Sequence[str] | None, option: str) -> dict[str, str] | None:
@@ -287,6 +301,15 @@ def print_units(cache: "Cache") -> None:
         print_status(f"using {cache.units.describe()} ({number})")
     for note in cache.notes:
         print_status(f"note: {note}")
+
+
+def print_kept(path: Path, default_name: str) -> None:
+    """Print that a run folder got another name than its default one, because that exists."""
+    from featurecache.runs.run import RUNS_FOLDER
+
+    default = RUNS_FOLDER / default_name
+    if path != default and path.parent == RUNS_FOLDER and default.exists():
+        print_status(f"{default} exists and was kept: this run is in {path}")
 
 
 def require_free(out: Path | None) -> None:

@@ -10,6 +10,7 @@ import typer
 
 from featurecache.cli.dataset_options import DatasetOptions, load_dataset, takes_dataset_options
 from featurecache.cli.options import (
+    UNITS_OF_RUN,
     BitDepth,
     Device,
     OptionValues,
@@ -51,9 +52,10 @@ _OPTIONS_OF_TABLES: Final = (
 @takes_dataset_options(
     without=tuple(
         field.name for field in fields(DatasetOptions) if field.name not in _OPTIONS_OF_TABLES
-    )
+    ),
+    of_table=True,
 )
-@takes_units
+@takes_units(UNITS_OF_RUN)
 def predict(
     *,
     run: Annotated[Path, typer.Argument(help="Run folder of train-head or finetune.")],
@@ -67,8 +69,8 @@ def predict(
     out: Annotated[
         Path | None,
         typer.Option(
-            help="Results file to write, .csv or .parquet: probability, calibrated probability, "
-            "threshold and decision for each image and label, or why an image could not be read.",
+            help="File to write, .csv or .parquet, with the probability, calibrated probability, "
+            "threshold and decision of each image and label, or why an image could not be read.",
             metavar="FILE",
         ),
     ] = None,
@@ -92,8 +94,8 @@ def predict(
     heatmap: Annotated[
         Path | None,
         typer.Option(
-            help="Folder for a picture of each image, over which the attention of a head on tokens "
-            "is drawn for each label.",
+            help="Folder for a picture of each image with the attention of a head on tokens drawn "
+            "over it, for each label.",
             metavar="DIR",
         ),
     ] = None,

@@ -16,7 +16,7 @@ Repository = Annotated[
     str, typer.Argument(help="Repository on the Hugging Face hub.", metavar="ORG/NAME")
 ]
 Yes = Annotated[
-    bool, typer.Option("--yes", help="Send it. Otherwise only print what would be sent.")
+    bool, typer.Option("--yes", help="Send it, instead of only printing what would be sent.")
 ]
 KeepIds = Annotated[
     bool,
@@ -27,16 +27,16 @@ KeepIds = Annotated[
 Key = Annotated[
     Path | None,
     typer.Option(
-        help="Key file of the pseudonyms. Default: one in ~/.local/share/featurecache, made at the "
-        "first use.",
+        help="File with the key of the pseudonyms. Default: one in ~/.local/share/featurecache, "
+        "which is created when it is first needed.",
         metavar="KEYFILE",
     ),
 ]
 Permission = Annotated[
     str | None,
     typer.Option(
-        help="Who permits sharing, and where that is written, for a data set whose terms forbid "
-        "it; the card states it.",
+        help="Who permits sharing, and where that is documented, for a data set whose terms forbid "
+        "it; the card of the repository quotes it.",
         metavar="TEXT",
     ),
 ]

@@ -20,14 +20,15 @@ def serve(
     cache: Annotated[
         Path | None,
         typer.Option(
-            help="Cache of the encoder of a run; answers have its nearest images. Default: none.",
+            help="Cache made with the encoder of a run; answers then include its nearest images. "
+            "Default: none.",
             metavar="FILE",
         ),
     ] = None,
     host: Annotated[
         str,
         typer.Option(
-            help="Address to listen on. Others than this machine's loopback need --token-file."
+            help="Address to listen on. One that other machines can reach needs --token-file."
         ),
     ] = "127.0.0.1",
     port: Annotated[
@@ -44,7 +45,8 @@ def serve(
         bool,
         typer.Option(
             "--share-ids",
-            help="Tell the ids of nearest images, unless pseudonymized, to clients with the token.",
+            help="Include ids of nearest images that are not pseudonymized in answers to clients "
+            "with the token.",
         ),
     ] = False,
     model: Annotated[
@@ -67,11 +69,11 @@ def serve(
     settings: dict[str, Any],
     json: Json = False,
 ) -> None:
-    """Serve predictions over HTTP, until Ctrl-C; for research, not a medical device.
+    """Serve predictions over HTTP until Ctrl-C; for research, not a medical device.
 
-    POST an image file, DICOM included, to /predict to get probabilities, answers, familiarity and
-    nearest cached images as JSON. GET / says what is served, /health whether the server runs, and
-    /metrics is for Prometheus. Nothing of an image is stored or logged.
+    POST an image file (also DICOM) to /predict to get probabilities, answers, familiarity and the
+    nearest cached images as JSON. GET / describes what is served, /health says whether the server
+    runs, and /metrics is for Prometheus. No image is stored or logged.
 
     Example: featurecache serve runs/kermany-dinov2-minilm-baseline
     """

@@ -17,21 +17,21 @@ def study(
     out: Annotated[
         Path | None,
         typer.Option(
-            help="Folder of the runs and tables. Default: the one in the file, or studies/NAME "
-            "beside it.",
+            help="Folder for the runs and tables. Default: the one that the file names, or "
+            "studies/NAME beside the file.",
             metavar="DIR",
         ),
     ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="List the experiments, and run none.")
+        bool, typer.Option("--dry-run", help="List the experiments without running them.")
     ] = False,
     json: Json = False,
 ) -> None:
     """Run all experiments that a file describes, and write tables of their results.
 
-    The file names data sets, encoders, heads and settings; a list tries each of its values. A run
-    that exists is not made again, so an interrupted or extended study continues. Writes
-    results.csv, tables.md, tables.tex and report.html.
+    The file names data sets, encoders, heads and settings; of a list, each value is tried. Runs
+    that exist are not repeated, so an interrupted or extended study continues where it ended. The
+    results are written to results.csv, tables.md, tables.tex and report.html.
 
     Example: featurecache study study.toml --dry-run
     """

@@ -7,6 +7,7 @@ import typer
 
 from featurecache.cli.config_options import takes_settings
 from featurecache.cli.options import (
+    UNITS,
     CacheFiles,
     Join,
     Log,
@@ -15,6 +16,7 @@ from featurecache.cli.options import (
     OptionValues,
     describe_choice,
     print_joined_rows,
+    print_kept,
     print_policy,
     print_units,
     require_free,
@@ -39,13 +41,14 @@ if TYPE_CHECKING:
 
 
 @takes_policy
-@takes_units
+@takes_units(UNITS)
 @takes_settings(HeadConfig, without=("head",))
 def train_head(
     head: Annotated[
         list[str],
         typer.Option(
-            help="Head, such as weighted_sum: see 'featurecache heads'; repeat to train more.",
+            help="Name of the head, such as weighted_sum: see 'featurecache heads'; repeat for "
+            "several heads.",
             metavar="NAME",
         ),
     ],
@@ -54,32 +57,34 @@ def train_head(
     seeds: Annotated[
         int,
         typer.Option(
-            help="Number of trainings of the same head, for mean and standard deviation of its "
-            "metrics; the first is saved.",
+            help="Number of trainings with different seeds, for the mean and standard deviation of "
+            "the metrics; the first head is saved.",
             min=1,
         ),
     ] = 1,
     ensemble: Annotated[
         int,
         typer.Option(
-            help="Number of heads of different seeds whose mean probability is one saved model; "
-            "predict has their standard deviation (n - 1).",
+            help="Number of heads with different seeds that are saved as one model, which predicts "
+            "their mean probability. 'predict' adds their standard deviation (n - 1).",
             min=1,
         ),
     ] = 1,
     out: Annotated[
         Path | None,
         typer.Option(
-            help="Run folder to create; for several heads, folder of a run folder each, named "
-            "after the head. Default: runs/DATASET-MODEL-HEAD.",
+            help="Run folder to create; for several heads, a folder with a run folder for each, "
+            "named after the head. Default: runs/DATASET-MODEL-HEAD, with a number appended if it "
+            "exists.",
             metavar="DIR",
         ),
     ] = None,
     coverage: Annotated[
         float,
         typer.Option(
-            help="Share of the positive images, and of the negative ones, for which the answer "
-            "(present, absent or unsure) is not wrong. Learned from validation patients."
+            help="Minimum share of positive images that are not answered absent, and of negative "
+            "images that are not answered present; what lies between is answered unsure. The "
+            "limits of the answers are chosen on validation patients."
         ),
     ] = 0.9,
     n_bootstrap: NBootstrap = 1000,
@@ -173,6 +178,8 @@ def train_head(
         )
         end_task()
     saved = [run.save(target) for run, target in zip(runs, targets, strict=True)]
+    for run, path in zip(runs, saved, strict=True):
+        print_kept(path, run.default_name)
     if json:
         documents = [
             {"run": str(target), **run.metrics.to_json()}

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from featurecache.cli.options import (
+    UNITS,
     AlignmentFile,
     CacheFile,
     NBootstrap,
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
 
 
 @takes_policy
-@takes_units
+@takes_units(UNITS)
 def zero_shot(
     cache: CacheFile = Path("cache"),
     scoring: Annotated[

@@ -26,7 +26,7 @@ class Limits:
         16,
         minimum=1,
         help="Maximum number of images that are received and predicted at the same time; further "
-        "ones get 503 and are to be sent again.",
+        "ones get 503, and clients have to send them again.",
     )
 
     def __post_init__(self) -> None:

@@ -98,8 +98,11 @@ def test_shard_is_not_chosen_as_the_newest_cache(run, extracted):
 
 
 def test_second_run_folder_gets_a_new_name(run, extracted):
-    names = [run("train-head", "--head", "baseline", *QUICK, "--json").json["run"] for _ in "ab"]
-    assert names == ["runs/xrays-tiny-clip-baseline", "runs/xrays-tiny-clip-baseline-2"]
+    first, second = (run("train-head", "--head", "baseline", *QUICK, "--json") for _ in "ab")
+    name = "runs/xrays-tiny-clip-baseline"
+    assert [first.json["run"], second.json["run"]] == [name, f"{name}-2"]
+    assert "was kept" not in first.stderr
+    assert f"{name} exists and was kept: this run is in {name}-2" in " ".join(second.stderr.split())
 
 
 def test_predictions_of_images_equal_those_from_the_cache(run, tiny_clip, image_folder, extracted):
