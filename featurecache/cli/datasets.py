@@ -89,6 +89,7 @@ def describe(
         ["field", "value"],
         [
             ["data set", document["dataset"]],
+            ["root", document["root"]],
             ["images", f"{document['on_disk']:,} of {document['images']:,} on disk"],
             *([name, format_known(document[name])] for name in ("patients", "studies")),
             *([name, join_counts(document[name])] for name in ("views", "splits", "excluded")),

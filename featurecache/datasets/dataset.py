@@ -320,12 +320,13 @@ class Dataset:
         """Return what the data set holds, as a JSON document; no image is read.
 
         Returns:
-            ``dataset``, its name; ``images``, their number, and ``on_disk``, how many of them have
-            a file; ``patients`` and ``studies``, None where unknown; ``views`` and ``splits``, the
-            number of images of each; ``excluded``, the number of images left out by reason;
-            ``label_policy``, and by label, ``labels``, the number of positive, negative, uncertain
-            and blank cells; ``boxes``, the number of boxes around findings, of images with one and
-            of boxes by label, None where there are none; ``notes``.
+            ``dataset``, its name; ``root``, the folder that its paths are relative to; ``images``,
+            their number, and ``on_disk``, how many of them have a file; ``patients`` and
+            ``studies``, None where unknown; ``views`` and ``splits``, the number of images of each;
+            ``excluded``, the number of images left out by reason; ``label_policy``, and by label,
+            ``labels``, the number of positive, negative, uncertain and blank cells; ``boxes``, the
+            number of boxes around findings, of images with one and of boxes by label, None where
+            there are none; ``notes``.
 
         Example:
             >>> import featurecache as fc
@@ -339,6 +340,7 @@ class Dataset:
         splits = {split: len(self.rows(split)) for split in SPLITS}
         return {
             "dataset": self.name,
+            "root": str(self.root.absolute()),
             "images": len(self),
             "on_disk": sum(map(os.path.isfile, files)),
             "patients": self.images["patient"].nunique() if self.patients_known else None,

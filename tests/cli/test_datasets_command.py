@@ -1,6 +1,8 @@
 """``datasets``: the list, and the description of a data set without reading its images."""
 
+import re
 from dataclasses import asdict
+from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -46,6 +48,7 @@ def test_tables_are_described_without_images(run, folder, n_images):
     assert any(note.startswith("Label cells: ") for note in notes)
     assert document == {
         "dataset": "clinic",
+        "root": str(folder),
         "images": 4,
         "on_disk": n_images,
         "patients": 3,
@@ -98,6 +101,21 @@ def test_folders_and_phantoms_are_described(run, folder):
     phantom = ("phantom", "--data-root", "phantom", "--n-images", 20, "--json")
     document = run("datasets", "describe", *phantom).json
     assert (document["dataset"], document["on_disk"]) == ("phantom", 20)
+    assert len(list(Path(document["root"]).glob("images/*.png"))) == 20
+
+
+@pytest.mark.parametrize(
+    ("group", "name", "describing"),
+    [("datasets", "phantom", "describe"), ("models", "tiny", "show")],
+)
+def test_a_name_in_place_of_a_command_is_answered_with_the_command(run, group, name, describing):
+    outcome = run(group, name)
+    assert outcome.code == 2
+    printed = " ".join(re.findall(r"[\w'.]+", outcome.stderr))
+    assert f"No such command '{name}'. To describe a single entry run" in printed
+    assert f"{group} {describing} {name}'" in printed
+    assert run(group, describing, name).code == 0
+    assert "Did you mean" in run(group, describing[:-1]).stderr
 
 
 def test_json_before_the_command_is_refused(run, folder):

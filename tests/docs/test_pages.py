@@ -63,6 +63,15 @@ def test_every_command_of_a_page_has_valid_options(page):
             parse(words)
 
 
+def test_images_of_phantom_lie_where_pages_say(in_workspace):
+    """In the workspace are 200 images; those of 600 lie in a folder of that number."""
+    path = re.compile(r"~/\.cache/(featurecache/phantom-\S+/images/\S+\.png)")
+    named = {found for page in PAGES for found in path.findall(page.read_text())}
+    assert len(named) == 2
+    for file in named:
+        assert (in_workspace / "user-cache" / file.replace("-600-", "-200-")).is_file()
+
+
 def options_by_command() -> dict[str, set[str]]:
     """Return the options of every command, and under "" those of all together."""
     found: dict[str, set[str]] = {"": set()}
