@@ -181,9 +181,9 @@ def import_cache(
         images = _of_export(export, name)
         model = model or export.header["model"]
     else:
+        vectors = open_vectors(source, _as_list(embedding), separator=separator, encoding=encoding)
         if not model:
             raise UsageError("give `model`, the name of the encoder that made the embeddings")
-        vectors = open_vectors(source, _as_list(embedding), separator=separator, encoding=encoding)
         listing = _find_table(vectors, table, separator=separator, encoding=encoding)
         images = _describe(
             vectors, listing, name, columns=columns, roles=roles, **splits, seed=seed

@@ -384,7 +384,7 @@ def named(ids: list[str]) -> pd.DataFrame:
             {"patient": None},
             "ids such as '00000000_001.png' are of patients with several images: give `patient`",
         ),
-        (lambda: {"source": "x.tfrecord"}, {}, "x.tfrecord does not exist"),
+        (lambda: {"source": "x.npy"}, {"model": None}, "x.npy does not exist: check the path"),
     ],
 )
 def test_what_cannot_be_imported_is_refused_with_the_reason_and_leaves_nothing(
