@@ -404,14 +404,23 @@ def _assign_patients(
     np.add.at(filled, subset_of[~movable], counts[~movable])
 
     def distribute(members: NDArray[np.intp], column: int) -> None:
-        half = counts[members, column].mean() / 2 if len(members) else 0
-        for patient in members:
-            filling = (filled[:, column] + half) / target
+        half = counts[members, column].mean().item() / 2 if len(members) else 0
+        # Lists, because numpy takes long to start on three numbers.
+        of_label, of_images = filled[:, column].tolist(), filled[:, 0].tolist()
+        of_target = target.tolist()
+        chosen: list[int] = []
+        for positives, images in counts[members][:, [column, 0]].tolist():
             # Break ties on the label by the number of images.
-            least = np.flatnonzero(filling == filling.min())
-            subset = least[np.argmin(filled[least, 0] / target[least])]
-            filled[subset] += counts[patient]
-            subset_of[patient] = subset
+            subset = min(
+                range(len(subsets)),
+                key=lambda s: ((of_label[s] + half) / of_target[s], of_images[s] / of_target[s]),
+            )
+            of_label[subset] += positives
+            of_images[subset] += images
+            chosen.append(subset)
+        subset_of[members] = chosen
+        for subset in range(len(subsets)):
+            filled[subset] += counts[members[subset_of[members] == subset]].sum(axis=0)
 
     has = counts > 0
     unassigned = has[movable].sum(axis=0)

@@ -174,7 +174,7 @@ class TextTable:
             line = 1
             for row in reader:
                 # Spreadsheets write blank lines as lines of separators.
-                if any(cell.strip() for cell in row):
+                if any(map(str.strip, row)):
                     yield line, row
                 # A quoted cell may span lines, so count from the end of the previous row.
                 line = reader.line_num + 1

@@ -100,19 +100,18 @@ def test_padchest(load: Load) -> None:
     assert {name: found["labels"][name]["positive"] for name in positives} == positives
 
 
-@pytest.mark.parametrize(
-    ("readers", "positives"),
-    [
+def test_vindr_cxr(load: Load) -> None:
+    data = load("vindr-cxr", {"vinbigdata-train.csv.gz": "train.csv.gz"})
+    for readers, positives in (
         ("any", {"Cardiomegaly": 2_300, "Pneumothorax": 96, "Atelectasis": 186}),
         ("2", {"Cardiomegaly": 1_817, "Pneumothorax": 58, "Atelectasis": 62, "No finding": 10_606}),
-    ],
-)
-def test_vindr_cxr(load: Load, readers: str, positives: dict[str, int]) -> None:
-    data = load("vindr-cxr", {"vinbigdata-train.csv.gz": "train.csv.gz"})
-    found = data.with_policy(fc.LabelPolicy(readers=readers)).counts()["all"]
-    assert (found["images"], data.describe()["patients"], len(found)) == (15_000, None, 2 + 15)
-    assert {name: found[name] for name in positives} == positives
-    boxes = data.describe()["boxes"]
+    ):
+        found = data.with_policy(fc.LabelPolicy(readers=readers)).counts()["all"]
+        assert (found["images"], len(found)) == (15_000, 2 + 15)
+        assert {name: found[name] for name in positives} == positives
+    description = data.describe()
+    assert description["patients"] is None
+    boxes = description["boxes"]
     assert (boxes["boxes"], boxes["images"], boxes["labels"]["Atelectasis"]) == (36_096, 4_394, 279)
 
 

@@ -1,16 +1,13 @@
 """An extraction that was killed goes on in its execution, to the same bytes."""
 
-import os
-import subprocess
-import sys
+import shutil
 from importlib.util import find_spec
 
 import numpy as np
-import pytest
 
 import featurecache as fc
+from featurecache.extraction import pipeline
 from featurecache.store.layout import chunks_path
-from tests.extraction.killed_executions import FEATURES
 from tests.extraction.stub_encoder import write_images
 
 EXECUTIONS = ["torch:bf16-weights"]
@@ -18,32 +15,38 @@ if find_spec("openvino") and find_spec("nncf"):
     EXECUTIONS.append("openvino:int8")
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
-def test_killed_extraction_is_resumed_to_the_same_bytes(tiny_clip, tmp_path):
+def test_killed_extraction_is_resumed_to_the_same_bytes(
+    tiny_clip, tmp_path, user_cache, monkeypatch
+):
+    """A copy of the disk after five images is what SIGKILL leaves then; test_kill.py sends it."""
     write_images(tmp_path / "images", 9)
-    arguments = [tiny_clip, tmp_path / "images", tmp_path / "killed", *EXECUTIONS]
-    subprocess.run(
-        [sys.executable, "-W", "ignore", "-m", "tests.extraction.killed_executions", *arguments],
-        check=True,
-        env={**os.environ, "XDG_CACHE_HOME": str(tmp_path / "xdg")},
-    )
+    monkeypatch.setattr(pipeline, "FLUSH_SECONDS", 0.0)
+    features = ["projected", "layers:-1,-2+mean", "tokens:2"]
     for execution in EXECUTIONS:
         backend, precision = execution.split(":")
-        options = {"features": FEATURES, "batch_size": 2}
+        folder, killed_folder = tmp_path / "whole" / execution, tmp_path / "killed" / execution
+
+        def keep_state(finished, _, folder=folder, killed_folder=killed_folder):
+            if finished == 5:
+                shutil.copytree(folder, killed_folder)
+
+        options = {"features": features, "batch_size": 2}
         of_whole = fc.extract(
             tmp_path / "images",
             str(tiny_clip),
-            cache_dir=tmp_path / "whole" / execution,
+            cache_dir=folder,
             backend=backend,
             precision=precision,
+            progress=keep_state,
             **options,
         )
-        folder = tmp_path / "killed" / execution
         for whole in of_whole:
-            killed = folder / whole.path.parent.name / whole.path.name
+            killed = killed_folder / whole.path.parent.name / whole.path.name
             assert list(chunks_path(killed).glob("*")), execution
             assert not killed.exists()
-        resumed = fc.extract(tmp_path / "images", str(tiny_clip), cache_dir=folder, **options)
+        # A network that is converted again is the same.
+        shutil.rmtree(user_cache, ignore_errors=True)
+        resumed = fc.extract(tmp_path / "images", str(tiny_clip), cache_dir=killed_folder, **options)
         for again, whole in zip(resumed, of_whole, strict=True):
             assert again.header.encoder_spec == whole.header.encoder_spec
             np.testing.assert_array_equal(again.mapped, whole.mapped)
