@@ -384,8 +384,8 @@ def _assign_patients(
     if len(owner) != len(labels):
         raise DatasetError(f"there are {len(owner)} patients but {len(labels)} rows of labels")
     # Column 0 counts a patient's images, column 1 + c the positives of label c.
-    counts = np.zeros((len(names), 1 + labels.shape[1]))
-    np.add.at(counts, owner, np.column_stack([np.ones(len(labels)), labels == 1]))
+    columns = (np.ones(len(labels)), *(labels == 1).T)
+    counts = np.stack([np.bincount(owner, column, len(names)) for column in columns], axis=1)
 
     # Largest first, because large patients are hard to place late; the seed breaks ties.
     shuffled = np.random.default_rng(seed).permutation(len(names))
