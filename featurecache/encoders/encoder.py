@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -468,7 +469,13 @@ def library_versions(*names: str) -> dict[str, str]:
     The local tag of a build (``+cpu``, ``+cu130``) is left out: it depends on the machine, and one
     cache may be filled from several machines.
     """
-    return {name: version(name).partition("+")[0] for name in names}
+    return {name: _installed_version(name) for name in names}
+
+
+@cache
+def _installed_version(name: str) -> str:
+    """Return a version without local tag; looking one up takes longer than embedding an image."""
+    return version(name).partition("+")[0]
 
 
 def decode_and_preprocess(
