@@ -46,7 +46,9 @@ def test_killed_extraction_is_resumed_to_the_same_bytes(
             assert not killed.exists()
         # A network that is converted again is the same.
         shutil.rmtree(user_cache, ignore_errors=True)
-        resumed = fc.extract(tmp_path / "images", str(tiny_clip), cache_dir=killed_folder, **options)
+        resumed = fc.extract(
+            tmp_path / "images", str(tiny_clip), cache_dir=killed_folder, **options
+        )
         for again, whole in zip(resumed, of_whole, strict=True):
             assert again.header.encoder_spec == whole.header.encoder_spec
             np.testing.assert_array_equal(again.mapped, whole.mapped)
