@@ -384,8 +384,9 @@ def _assign_patients(
     if len(owner) != len(labels):
         raise DatasetError(f"there are {len(owner)} patients but {len(labels)} rows of labels")
     # Column 0 counts a patient's images, column 1 + c the positives of label c.
-    columns = (np.ones(len(labels)), *(labels == 1).T)
-    counts = np.stack([np.bincount(owner, column, len(names)) for column in columns], axis=1)
+    counts = np.empty((len(names), 1 + labels.shape[1]))
+    for column, counted in enumerate((np.ones(len(labels)), *(labels == 1).T)):
+        counts[:, column] = np.bincount(owner, counted, len(names))
 
     # Largest first, because large patients are hard to place late; the seed breaks ties.
     shuffled = np.random.default_rng(seed).permutation(len(names))
