@@ -22,10 +22,10 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     trained on some of those, and no patient of its training may be scored.
     """
     root = tmp_path_factory.mktemp("data")
-    generate_phantom(root / "nih", n_images=240, seed=3, size=64)
+    generate_phantom(root / "nih", n_images=180, seed=3, size=64)
     _drop_findings(root / "nih" / TABLE)
     others = tmp_path_factory.mktemp("others") / "phantom"
-    generate_phantom(others, n_images=240, seed=4, size=64)
+    generate_phantom(others, n_images=180, seed=4, size=64)
     table = pd.read_csv(others / TABLE, index_col=False)
     for number, (image, findings) in enumerate(
         zip(table["Image Index"], table["Finding Labels"], strict=True), 5000
