@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,7 @@ from featurecache.report.training_section import learning_curves, training_histo
 from featurecache.store.records import format_counts
 
 if TYPE_CHECKING:
+    from jinja2 import Environment
     from matplotlib.figure import Figure
 
 
@@ -124,17 +126,22 @@ def _find_tables(content: Any) -> Iterator[Table]:
             yield from _find_tables(entry)
 
 
-def _render(page: Mapping[str, Any]) -> str:
+@cache
+def _templates() -> "Environment":
+    """Return the page's templates, which are compiled once."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
-    environment = Environment(
+    return Environment(
         loader=PackageLoader("featurecache.report"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return environment.get_template("report.html.j2").render(page)
+
+
+def _render(page: Mapping[str, Any]) -> str:
+    return _templates().get_template("report.html.j2").render(page)
 
 
 def _title(runs: Sequence[ReportRun]) -> str:
