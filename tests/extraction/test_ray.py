@@ -7,10 +7,11 @@ import re
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from ipaddress import ip_address
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
@@ -29,12 +30,19 @@ from featurecache.extraction.encode import (
     SEGMENT_BATCHES,
     EncodedBatch,
     Event,
+    EventHandler,
     ImageResult,
 )
 from featurecache.extraction.pipeline import Engine
 from featurecache.extraction.ray_engine import encode_on_ray
 from featurecache.extraction.update import ExtractionSummary, update_caches
-from featurecache.extraction.worker import Segment, Worker, WorkerSettings, load_same
+from featurecache.extraction.worker import (
+    Segment,
+    Worker,
+    WorkerSettings,
+    load_same,
+    split_into_segments,
+)
 from featurecache.store.reader import read_cache
 from tests.extraction import ray_driver
 from tests.extraction.stub_encoder import StubEncoder, content, make_dataset, write_images
@@ -97,9 +105,10 @@ def actors() -> list[psutil.Process]:
 
 
 def test_caches_equal_those_of_local_engine_although_worker_is_killed(
-    dataset: Dataset, tiny_clip: Path, tmp_path: Path, cluster: None
+    dataset: Dataset, tmp_path: Path, cluster: None
 ) -> None:
-    half = partial(load_encoder, str(tiny_clip), precision="bf16")
+    """Stubs, because three workers would import transformers."""
+    loads = partial(StubEncoder, seconds=0.05), partial(StubEncoder, "other", checkpoint="two")
     calls: list[tuple[int, int]] = []
     killed: list[psutil.Process] = []
 
@@ -110,27 +119,17 @@ def test_caches_equal_those_of_local_engine_although_worker_is_killed(
             killed.append(actors()[-1])
             killed[0].kill()
 
-    first, second = run(
-        dataset, tmp_path / "ray", *(TINY, half), engine=on_ray(TINY, half), progress=progress
-    )
+    first, second = run(dataset, tmp_path / "ray", *loads, engine=on_ray(*loads), progress=progress)
     assert len(killed) == 1
-    (undisturbed,) = run(dataset, tmp_path / "local", TINY)
+    undisturbed, other = run(dataset, tmp_path / "local", *loads)
     assert same(first, undisturbed)
+    assert same(second, other)
     assert (first.done, first.failed) == (IMAGES - 3, undisturbed.failed)
     assert len(first.failed) == 3
     assert calls == [(number, IMAGES) for number in range(IMAGES + 1)]
     assert first.read_share + first.encode_share + first.write_share == pytest.approx(1)
-    assert same_in_bf16(second, *run(dataset, tmp_path / "local", half))
     _, alive = psutil.wait_procs(actors(), timeout=30)
     assert not alive
-
-
-def same_in_bf16(one: ExtractionSummary, other: ExtractionSummary) -> bool:
-    a, b = (read_cache(summary.path) for summary in (one, other))
-    left, right = (cache.embedding.astype(np.float64) for cache in (a, b))
-    lengths = np.linalg.norm(left, axis=1) * np.linalg.norm(right, axis=1)
-    cosine = (left * right).sum(axis=1) / lengths
-    return a.ids.tolist() == b.ids.tolist() and cosine.min() >= 0.9999
 
 
 class Gated(StubEncoder):
@@ -246,18 +245,49 @@ def test_command_writes_the_same_cache_and_prints_one_json_document(
     # A relative path, as a user would type it.
     Path(tiny_clip.name).symlink_to(tiny_clip)
     options = [
-        *("extract", "--model", tiny_clip.name, "--data-root", str(dataset.root)),
+        *("extract", "--model", tiny_clip.name, "--model", "tiny", "--data-root", dataset.root),
         *("--precision", "fp32", "--shard", "1/2", "--limit", "28", "--json"),
     ]
-    by_ray, locally = (
-        json.loads(CliRunner().invoke(main, [*options, *engine]).stdout)[0]
+    on_cluster, alone = (
+        json.loads(CliRunner().invoke(main, [*map(str, options), *engine]).stdout)
         for engine in (("--engine", "ray", "--cache", "ray"), ("--cache", "local"))
     )
-    assert by_ray["done"] + len(by_ray["failed"]) == 28
-    assert (by_ray["done"], by_ray["failed"]) == (locally["done"], locally["failed"])
-    first, second = (read_cache(Path(summary["path"])) for summary in (by_ray, locally))
-    assert first.ids.tolist() == second.ids.tolist()
-    assert first.embedding.tobytes() == second.embedding.tobytes()
+    assert len(on_cluster) == 2
+    for by_ray, locally in zip(on_cluster, alone, strict=True):
+        assert by_ray["done"] + len(by_ray["failed"]) == 28
+        assert (by_ray["done"], by_ray["failed"]) == (locally["done"], locally["failed"])
+        first, second = (read_cache(Path(summary["path"])) for summary in (by_ray, locally))
+        assert first.ids.tolist() == second.ids.tolist()
+        assert first.embedding.tobytes() == second.embedding.tobytes()
+
+
+def test_worker_embeds_in_bf16_as_the_local_engine(
+    dataset: Dataset, tiny_clip: Path, tmp_path: Path
+) -> None:
+    half = partial(load_encoder, str(tiny_clip), precision="bf16")
+
+    def encode_in_worker(
+        tasks: Iterable[ImageTask], encoders: Sequence[Encoder], handle: EventHandler, **given: Any
+    ) -> None:
+        settings = WorkerSettings([half], BATCH, given["workers"], given["image_timeout"])
+        worker = Worker(settings, tmp_path / "journal")
+        for segment in split_into_segments(tasks, batch_size=BATCH):
+            for events in worker.encode(segment.remaining()):
+                for event, seconds in events:
+                    assert not isinstance(event, FeaturecacheError)
+                    segment.receive(event, seconds, handle)
+        worker.close()
+
+    summaries = [
+        *run(dataset, tmp_path / "worker", half, engine=encode_in_worker),
+        *run(dataset, tmp_path / "local", half),
+    ]
+    a, b = (read_cache(summary.path) for summary in summaries)
+    left, right = (cache.embedding.astype(np.float64) for cache in (a, b))
+    lengths = np.linalg.norm(left, axis=1) * np.linalg.norm(right, axis=1)
+    assert a.ids.tolist() == b.ids.tolist()
+    assert len(a) == IMAGES - 3
+    assert ((left * right).sum(axis=1) / lengths).min() >= 0.9999
 
 
 def test_worker_with_other_encoder_returns_picklable_error(
