@@ -207,6 +207,8 @@ class Repository:
         }
         try:
             yield HfApi(**arguments)
+        except FeaturecacheError:
+            raise
         except OfflineModeIsEnabled as error:
             raise UsageError("HF_HUB_OFFLINE is set: unset it to reach the hub") from error
         except RevisionNotFoundError as error:
@@ -226,4 +228,12 @@ class Repository:
         except (HTTPError, LocalEntryNotFoundError) as error:
             raise FeaturecacheError(
                 f"the hub cannot be reached ({error}): check the network, and try again"
+            ) from error
+        except (OSError, RuntimeError, ValueError) as error:  # of its storage of large files
+            if isinstance(error, OSError) and error.errno is not None:
+                raise  # of this machine's disk
+            reason = str(error.__cause__ or error).partition("\n")[0]
+            raise FeaturecacheError(
+                f"the transfer to or from {self.id} was interrupted ({reason}), and nothing was "
+                "replaced: try again"
             ) from error
