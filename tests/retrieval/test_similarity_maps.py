@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from typer.testing import CliRunner
 
 import featurecache as fc
+from featurecache.cli import main
 from featurecache.datasets.phantom.folder import generate_phantom
 from featurecache.errors import UsageError
 from featurecache.retrieval.similarity_maps import load_map_encoder, map_similarity
@@ -55,6 +57,16 @@ def test_the_images_that_a_text_finds_are_drawn(
     assert colored[:, 200:392].max() > 50
     with pytest.raises(UsageError, match=r"map\.png already exists: give another `heatmap`"):
         fc.retrieve(cache, **query, heatmap=picture)
+
+
+def test_command_writes_the_picture_of_the_library(cache: fc.Cache, tmp_path: Path) -> None:
+    pictures = tmp_path / "library.png", tmp_path / "command.png"
+    fc.retrieve(cache, label="Effusion", top=2, heatmap=pictures[0])
+    arguments = ["--cache", str(cache.path), "--label", "Effusion", "--top", "2"]
+    outcome = CliRunner().invoke(main, ["retrieve", *arguments, "--map", str(pictures[1])])
+    assert outcome.exit_code == 0, outcome.output
+    assert f"map: {pictures[1]}" in outcome.stdout.replace("\n", "")
+    assert pictures[1].read_bytes() == pictures[0].read_bytes()
 
 
 def test_maps_that_cannot_be_drawn_are_refused_by_name(cache: fc.Cache, tmp_path: Path) -> None:
