@@ -1,6 +1,10 @@
 """Run folders of heads, fine-tuned encoders and learning curves, as other commands read them."""
 
+import atexit
+import shutil
+import tempfile
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 from typer.testing import CliRunner
@@ -22,13 +26,17 @@ _FINETUNED_COST = 10
 
 
 def _run_of(*arguments: object) -> Callable[[Path], Path]:
-    """Return a function that makes a run from a cache by a command."""
+    """Return a function that copies a run, which a command makes from a cache at the first call."""
 
-    def make(folder: Path) -> Path:
+    @cache
+    def made() -> Path:
+        folder = Path(tempfile.mkdtemp(prefix="fuzzed-run-"))
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
         write_example(folder / "m.h5")
-        return _run(folder / "run", *arguments, "--cache", folder / "m.h5")
+        _run(folder / "run", *arguments, "--cache", folder / "m.h5")
+        return folder
 
-    return make
+    return lambda folder: shutil.copytree(made(), folder, dirs_exist_ok=True) / "run"
 
 
 def _run(target: Path, *arguments: object) -> Path:

@@ -82,9 +82,9 @@ def copy_suite(root: Path, *modules: str) -> Path:
 
 
 def test_guided_files_are_read_or_refused(tmp_path: Path) -> None:
-    copy_suite(tmp_path, "cache_files.py")
+    copy_suite(tmp_path, "prompt_files.py")
     options = ("--examples", 60, "--seed", 5, "--kept", tmp_path / "failures")
-    done = run_suite("fuzz", *options, "--method", "guided", "--reader", "chunk", root=tmp_path)
+    done = run_suite("fuzz", *options, "--method", "guided", "--reader", "json", root=tmp_path)
     assert done.returncode == 0, done.stderr
     assert ", 0 runs failed" in done.stdout
     assert "NOT RUN" not in done.stderr or sys.platform != "linux"
