@@ -45,12 +45,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     study = open_study("nih_clip", __doc__, arguments)
     result = study.run()
     dataset = result.plan.datasets["nih"]
-    caches = {prompts: study.cache(dataset, prompts) for prompts in PROMPTS}
-    common = common_findings(caches["signs"])
+    cache = study.cache(dataset)
+    common = common_findings(cache)
     results = [label_counts(dataset), *study.alignment_notes]
     if study.encoder.aligned:
         results.append(zero_shot(result))
-    results += [*training(study, result, common), retrieval(study, caches["signs"])]
+    results += [*training(study, result, common), retrieval(study, cache)]
     results.append(imbalance(study, result, common))
     publish(study, results)
 

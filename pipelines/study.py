@@ -110,11 +110,13 @@ class Study:
             )
         return result
 
-    def cache(self, dataset: fc.Dataset, prompts: str) -> fc.Cache:
+    def cache(self, dataset: fc.Dataset) -> fc.Cache:
         """Return the cache of a data set."""
-        return fc.extract(
-            dataset, self.encoder, prompts=prompts, cache_dir=self.content["cache_dir"]
-        )
+        for prompts in listed(self.content["extract"]["prompts"]):
+            cache = fc.extract(
+                dataset, self.encoder, prompts=prompts, cache_dir=self.content["cache_dir"]
+            )
+        return cache
 
     def macro_cells(
         self,
