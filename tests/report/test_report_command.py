@@ -13,7 +13,7 @@ from tests.report.report_runs import HOSTILE, Page, write_run
 
 def test_page_and_plots_are_written(workspace, tmp_path):
     out, plots = tmp_path / "page.html", tmp_path / "plots"
-    run = write_run(tmp_path / "runs" / "one")
+    run = write_run(tmp_path / "runs" / "one", labels=("Mass",))
     tables = {"latex": tmp_path / "tex", "markdown": tmp_path / "md"}
     folders = [word for name, folder in tables.items() for word in (f"--{name}", folder)]
     outcome = workspace.run(
@@ -53,7 +53,8 @@ def test_data_set_gives_example_images(workspace, tmp_path):
 
 
 def test_page_explains_how_to_include_images(workspace, tmp_path):
-    workspace.run("report", "head", "--out", tmp_path / "page.html")
+    run = write_run(tmp_path / "run", labels=("Mass",))
+    workspace.run("report", run, "--out", tmp_path / "page.html")
     text = Page((tmp_path / "page.html").read_text()).text
     assert "This report holds no example images" in text
     assert "--data-root" in text

@@ -24,7 +24,7 @@ from featurecache.metrics.metrics import (
     TextGain,
 )
 from featurecache.metrics.predictive_values import predictive_values
-from featurecache.report import examples, plot_registry, plots
+from featurecache.report import examples, label_sections, plot_registry, plots
 from featurecache.report.page import ReportPage, build_page
 from featurecache.report.report import report, save_page, write_report
 from featurecache.report.svg import inline_svg
@@ -34,16 +34,33 @@ from featurecache.runs.run import load_run
 from tests.report.report_runs import HOSTILE, Page, assert_valid, metrics_of, write_run
 
 
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    return write_run(tmp_path_factory.mktemp("report-page") / "run")
+
+
+@pytest.fixture(scope="module")
+def page_of_run(run) -> ReportPage:
+    return build_page([run])
+
+
 @pytest.fixture
-def rendered() -> None:
-    """For tests that look at the plots in the page: the others leave them out, half the time."""
+def drawn() -> None:
+    """For tests of the plots of labels, without which a page takes a third of the time."""
+
+
+@pytest.fixture
+def rendered(drawn) -> None:
+    """For tests of the plots as they are in the page, another half of the time."""
 
 
 @pytest.fixture(autouse=True)
-def _few_renderings(request, monkeypatch):
+def _few_plots(request, page_of_run, monkeypatch):
     def empty_svg(figure, *, title, id_prefix):
         return f'<svg aria-label="{escape(title)}"></svg>'
 
+    if "drawn" not in request.fixturenames:
+        monkeypatch.setattr(label_sections, "_label_plots", lambda *_: [])
     if "rendered" not in request.fixturenames:
         monkeypatch.setattr(plot_registry, "inline_svg", empty_svg)
 
@@ -52,9 +69,8 @@ def parse_page(*runs, **options) -> Page:
     return Page(build_page(runs, **options).html)
 
 
-def test_page_shows_rounded_metrics(tmp_path):
-    run = write_run(tmp_path / "run")
-    metrics, page = metrics_of(run), parse_page(run)
+def test_page_shows_rounded_metrics(run, page_of_run):
+    metrics, page = metrics_of(run), Page(page_of_run.html)
     assert_valid(page)
     for key in ("auroc", "auprc", "f1"):
         for group in ("macro", "Mass", "Edema"):
@@ -71,8 +87,8 @@ def test_page_shows_rounded_metrics(tmp_path):
         assert f"{metrics['calibration']['macro'][side]['error']:.3f}" in page.text
 
 
-def test_page_shows_operating_points(tmp_path):
-    run = load_run(write_run(tmp_path / "run"))
+def test_page_shows_operating_points(run):
+    run = load_run(run)
     scores, stated = run.metrics.per_label["Mass"], predictive_values(0.9, 0.8, 0.1)
     page = parse_page(replace(run, metrics=run.metrics.replace(at_prevalence={"Mass": stated})))
     assert_valid(page)
@@ -82,18 +98,17 @@ def test_page_shows_operating_points(tmp_path):
     assert f"{stated.ppv:.3f}" in page.text
 
 
-def test_page_shows_net_benefit_and_risk_coverage_of_each_label(tmp_path):
-    run = load_run(write_run(tmp_path / "run"))
-    page = build_page([run])
+def test_page_shows_net_benefit_and_risk_coverage_of_each_label(run, page_of_run):
+    run = load_run(run)
     for plot in ("net-benefit-Mass", "risk-coverage-Mass"):
-        assert plot in page.figures
+        assert plot in page_of_run.figures
     column = run.scored.label_names.index("Mass")
     rows = (run.scored.splits == "test") & (run.scored.truth[:, column] >= 0)
     truth, p = run.scored.truth[rows, column], run.scored.probability[rows, column]
     wrong = (p >= run.metrics.per_label["Mass"].threshold) != truth
     (line,) = (
         line
-        for line in page.figures["risk-coverage-Mass"].axes[0].lines
+        for line in page_of_run.figures["risk-coverage-Mass"].axes[0].lines
         if "AURC" in str(line.get_label())
     )
     assert line.get_ydata()[-1] == pytest.approx(wrong.mean())
@@ -133,14 +148,14 @@ def test_runs_of_different_images_are_not_compared(tmp_path):
         assert f"{metrics_of(run)['per_label']['Mass']['n_positive']} of {n}" in page.text
 
 
-def test_runs_with_different_labels_share_a_page(tmp_path):
+def test_runs_with_different_labels_share_a_page(drawn, tmp_path):
     runs = [write_run(tmp_path / "one"), write_run(tmp_path / "two", labels=("Edema", "Hernia"))]
     page = parse_page(*runs)
     assert_valid(page)
     assert page.html.count('class="label"') == 3
 
 
-def test_label_unknown_in_the_first_run_is_plotted_for_the_second(tmp_path):
+def test_label_unknown_in_the_first_run_is_plotted_for_the_second(drawn, tmp_path):
     def edit_truth(truth):
         truth[:, 0] = -1
 
@@ -166,15 +181,17 @@ def test_example_images_are_those_of_the_first_run(tmp_path, monkeypatch):
     assert "cannot be read" in page.text
 
 
-def test_curves_show_the_first_eight_runs(tmp_path):
-    runs = [write_run(tmp_path / f"run-{n}", labels=("Mass",), seed=n) for n in range(10)]
+def test_curves_show_the_first_eight_runs(drawn, tmp_path):
+    runs = [
+        write_run(tmp_path / f"run-{n}", labels=("Mass",), seed=n, n_bootstrap=0) for n in range(10)
+    ]
     report = build_page(runs)
     assert_valid(Page(report.html))
     assert "the first 8 runs" in report.html
     assert len(report.figures["roc-Mass"].axes[0].get_legend().texts) == 8
 
 
-def test_plots_have_given_names_scores_steps_and_a_format(tmp_path):
+def test_plots_have_given_names_scores_steps_and_a_format(drawn, tmp_path):
     runs = [write_run(tmp_path / f"run-{n}", labels=("Mass", "Hernia"), seed=n) for n in range(2)]
     names = {"run-0": "Ours", str(runs[1]): "Theirs"}
     written = write_report(
@@ -258,14 +275,14 @@ def test_page_of_one_or_twenty_labels(rendered, tmp_path, labels):
     assert len(page.html) < 10e6
 
 
-def test_page_of_one_image(tmp_path):
+def test_page_of_one_image(drawn, tmp_path):
     run = write_run(tmp_path / "run", n=1, labels=("Mass",))
     page = parse_page(run)
     assert_valid(page)
     assert "of 1 patient" in page.text
 
 
-def test_page_of_images_without_patients(tmp_path):
+def test_page_of_images_without_patients(drawn, tmp_path):
     run = load_run(write_run(tmp_path / "run", per_patient=1))
     report = build_page([run])
     page = Page(report.html)
@@ -296,8 +313,8 @@ def test_page_of_every_kind_of_run(rendered, workspace):
     assert "candidates" in page.text
 
 
-def test_gain_from_texts_is_reported(tmp_path):
-    run = load_run(write_run(tmp_path / "run"))
+def test_gain_from_texts_is_reported(run):
+    run = load_run(run)
     auroc = Difference(difference=0.125, ci95=(-0.25, 0.5))
     gain = TextGain(pairs=5, labels=["Mass"], macro=RankingDifferences(auroc=auroc))
     page = parse_page(replace(run, metrics=run.metrics.replace(text_gain=gain)))
@@ -343,9 +360,9 @@ def test_missing_cache_is_explained(workspace, tmp_path):
     assert "the fingerprint differs" in parse_page(other).text
 
 
-def test_unknown_finding_is_refused(tmp_path):
+def test_unknown_finding_is_refused(run):
     with pytest.raises(UnknownNameError, match="Mass"):
-        build_page([write_run(tmp_path / "run")], finding="Mas")
+        build_page([run], finding="Mas")
 
 
 def test_invalid_runs_are_refused(tmp_path):
@@ -396,27 +413,22 @@ def test_settings_selected_for_a_label_are_shown_by_its_name():
     assert selection_table(run).rows == [["Edema", "C=1", "0.2500", "loss", line["chosen_by"]]]
 
 
-def test_report_is_reproducible(rendered, tmp_path):
-    run = write_run(tmp_path / "run")
-    assert build_page([run]).html == build_page([run]).html
-
-
-def test_matplotlib_settings_are_restored(rendered, tmp_path):
+def test_report_is_reproducible_and_matplotlib_settings_are_restored(rendered, run, page_of_run):
     import matplotlib
 
     before = dict(matplotlib.rcParams)
-    build_page([write_run(tmp_path / "run")])
+    assert build_page([run]).html == page_of_run.html
     assert dict(matplotlib.rcParams) == before
 
 
-def test_plot_names_are_valid_file_names(hostile_run):
+def test_plot_names_are_valid_file_names(drawn, hostile_run):
     figures = build_page([hostile_run]).figures
     assert all(re.fullmatch(r"[\w.-]+", name) for name in figures)
     assert len({name.lower() for name in figures}) == len(figures)
 
 
-def test_svg_ids_are_unique_to_the_figure(tmp_path):
-    figure = build_page([write_run(tmp_path / "run")]).figures["roc-Mass"]
+def test_svg_ids_are_unique_to_the_figure(page_of_run):
+    figure = page_of_run.figures["roc-Mass"]
     svg = inline_svg(figure, title='ROC of "<Mass>"', id_prefix="p9-")
     names = re.findall(r' id="([^"]*)"', svg)
     assert names
@@ -426,8 +438,8 @@ def test_svg_ids_are_unique_to_the_figure(tmp_path):
     assert 'aria-label="ROC of &quot;&lt;Mass&gt;&quot;"' in svg
 
 
-def test_report_accepts_strings_and_refuses_to_overwrite(tmp_path):
-    run = write_run(tmp_path / "run")
+def test_report_accepts_strings_and_refuses_to_overwrite(drawn, tmp_path):
+    run = write_run(tmp_path / "run", labels=("Mass",))
     out = tmp_path / "page.html"
     assert report(str(run), str(out), plots=str(tmp_path / "plots")) == out
     assert (tmp_path / "plots" / "roc-Mass.png").exists()

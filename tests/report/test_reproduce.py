@@ -225,7 +225,8 @@ def test_report_prints_its_own_options(hospital: Path, first: Path, tmp_path: Pa
     data = fc.load_dataset(
         hospital / "list.csv", labels=FINDINGS, path="file", patient="who", view="seen", seed=3
     )
-    fc.report("runs/head", "out.html", plots="plots", finding="Mass", data=data)
+    options = {"plots": "plots", "plot_format": "svg", "finding": "Mass"}
+    fc.report("runs/head", "out.html", data=data, **options)
     page = Path("out.html").read_text()
     command = page.partition("<h3>This report</h3>")[2].partition("<pre")[2].partition("</pre>")[0]
     command = command.partition(">")[2].replace("&#39;", "'")
