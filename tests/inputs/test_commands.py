@@ -208,9 +208,11 @@ WITHOUT_TORCH = {
 
 def test_mistakes_in_names_are_reported_before_torch_is_imported(workspace):
     code = """
-import json, sys
+import functools, json, sys
+import typer.testing
 from typer.testing import CliRunner
 from featurecache.cli import main
+typer.testing._get_command = functools.cache(typer.testing._get_command)
 for command in json.load(sys.stdin):
     result = CliRunner().invoke(main, command.split())
     print(json.dumps([result.exit_code, result.stderr, "torch" in sys.modules]))
