@@ -3,6 +3,7 @@
 import asyncio
 import hmac
 import os
+import re
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -29,7 +30,7 @@ BODY_TIMEOUT: Final = 60.0
 RETRY_AFTER: Final = 1
 """Seconds after which a client that was turned away may try again."""
 
-_OWN_HOSTS: Final = ("localhost", "127.0.0.1", "::1")
+_OWN_HOST: Final = re.compile(r"(localhost|127\.0\.0\.1|\[::1\])(:\d{1,5})?", re.IGNORECASE)
 
 _IMAGE_TYPES: Final = (
     *("", "application/octet-stream", "application/dicom"),
@@ -97,8 +98,8 @@ def build_application(service: PredictionService, *, token: str | None, limits: 
     def authorize(request: Request) -> None:
         if token is None:
             # Otherwise any page in the browser of a user could read answers, under a name of its
-            # own that it redirects to this machine.
-            if request.url.hostname not in _OWN_HOSTS:
+            # own that it redirects to this machine. The header, as URLs are parsed leniently.
+            if not _OWN_HOST.fullmatch(request.headers.get("host", "")):
                 raise HTTPException(403, "this server answers requests to localhost only")
             return
         scheme, _, given = request.headers.get("authorization", "").partition(" ")
@@ -166,8 +167,14 @@ def build_application(service: PredictionService, *, token: str | None, limits: 
             document = await answer(request, view=view, nearest=nearest, embedding=embedding)
         except HTTPException as error:
             metrics.answers.labels(error.status_code).inc()
-            await _discard_body(request)
+            if error.status_code != 408:  # nobody waits for the rest of an image that comes slowly
+                await _discard_body(request)
             raise
+        except asyncio.CancelledError as error:  # the server ends
+            metrics.answers.labels(503).inc()
+            raise HTTPException(
+                503, "the server ends: try again later", {"Retry-After": str(RETRY_AFTER)}
+            ) from error
         except Exception:
             metrics.answers.labels(500).inc()
             raise

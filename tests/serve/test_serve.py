@@ -4,8 +4,10 @@ import asyncio
 import io
 import json
 import signal
+import socket
 import struct
 import threading
+import time
 import zlib
 from dataclasses import replace
 from threading import Timer
@@ -22,6 +24,7 @@ import featurecache as fc
 from featurecache.cli import main
 from featurecache.encoders import loading
 from featurecache.errors import RunError, UsageError
+from featurecache.serve import application as application_module
 from featurecache.serve import serve as serve_module
 from featurecache.serve.application import build_application
 from featurecache.serve.limits import Limits
@@ -156,7 +159,13 @@ HOSTILE = {
     "bomb": (png_bomb(60_000), {}, 422, "more than 80,000,000 pixels"),
     "too large": (bytes(100_001), {}, 413, "more than 100,000 bytes"),
     "too large, chunked": (iter([GOOD, bytes(100_000)]), {}, 413, "more than 100,000 bytes"),
-    "foreign host": (GOOD, {"host": "attacker.example"}, 403, "localhost only"),
+    **{
+        f"host {host}": (GOOD, {"host": host}, 403, "localhost only")
+        for host in (
+            *("attacker.example", "localhost.attacker.example", "attacker.example@localhost"),
+            *("attacker.example/@localhost", "localhost@attacker.example", "[", ""),
+        )
+    },
 }
 
 
@@ -166,6 +175,35 @@ def test_hostile_request_gets_a_reason(client, content, headers, status, reason)
     assert (response.status_code, list(response.json())) == (status, ["detail"])
     assert reason in response.json()["detail"]
     assert client.post("/predict", content=GOOD).status_code == 200
+
+
+@pytest.mark.parametrize("host", ["LOCALHOST", "localhost:8000", "127.0.0.1", "[::1]:65535"])
+def test_this_machine_is_asked_under_any_of_its_names(client, host):
+    assert client.post("/predict", content=GOOD, headers={"host": host}).status_code == 200
+
+
+def test_slow_image_gets_its_answer_at_once(client, monkeypatch):
+    monkeypatch.setattr(application_module, "BODY_TIMEOUT", 0.5)
+
+    async def send():
+        bodies = iter([{"type": "http.request", "body": b"\x89", "more_body": True}])
+        sent = []
+
+        async def receive():
+            for body in bodies:
+                return body
+            await asyncio.sleep(60)
+
+        async def reply(message):
+            sent.append(message)
+
+        scope = {"type": "http", "method": "POST", "path": "/predict", "query_string": b""}
+        await client.app({**scope, "headers": [(b"host", b"localhost")]}, receive, reply)
+        return sent[0]["status"]
+
+    start = time.monotonic()
+    assert asyncio.run(send()) == 408
+    assert time.monotonic() - start < 10
 
 
 def test_wrong_methods_paths_and_parameters_are_refused(run, client):
@@ -315,14 +353,18 @@ def test_run_of_one_view_needs_to_know_the_view(run):
 
 
 @pytest.mark.timeout(60)
-def test_server_answers_until_interrupted(run):
+def test_server_answers_until_interrupted(run, capfd):
     """With sockets: an answer is read though the client still sends, and Ctrl-C ends it."""
-    answers = []
+    answers, slow = [], []
 
     def announce(address):
         answers.append(httpx2.get(f"{address}/health"))
         answers.append(httpx2.post(f"{address}/predict", content=bytes(5_000_000)))
         answers.append(httpx2.post(f"{address}/predict", content=GOOD))
+        host, port = address.removeprefix("http://").split(":")
+        slow.append(socket.create_connection((host, int(port)), timeout=30))
+        head = f"POST /predict HTTP/1.1\r\nHost: {host}\r\nContent-Length: 9\r\n\r\n"
+        slow[0].sendall(head.encode())
         main_thread = threading.main_thread().ident
         Timer(0.1, signal.pthread_kill, (main_thread, signal.SIGINT)).start()
 
@@ -334,6 +376,9 @@ def test_server_answers_until_interrupted(run):
         signal.signal(signal.SIGINT, before)
     assert [answer.status_code for answer in answers] == [200, 413, 200]
     assert "server" not in answers[0].headers
+    with slow[0]:
+        assert slow[0].recv(1000).startswith(b"HTTP/1.1 503 ")
+    assert "Traceback" not in capfd.readouterr().err
 
 
 def test_command_passes_its_options_on(run, cache, monkeypatch):
