@@ -78,10 +78,14 @@ def _without_sources(value: Any, key: IdKey | None) -> Any:
         return [_without_sources(entry, key) for entry in value]
     if not isinstance(value, Mapping):
         return value
-    shared = {
-        name: _LOCAL[name] if name in _LOCAL and entry else _without_sources(entry, key)
-        for name, entry in value.items()
-    }
+    shared = {}
+    for name, entry in value.items():
+        if name == "spec":  # what an encoder is: hashes of weights, and no places
+            shared[name] = entry
+        elif name in _LOCAL and entry:
+            shared[name] = _LOCAL[name]
+        else:
+            shared[name] = _without_sources(entry, key)
     collection = shared.get("collection")
     if key is not None and isinstance(collection, str) and not key_fingerprint(collection):
         shared["collection"] = pseudonymized_collection(collection, key.fingerprint)

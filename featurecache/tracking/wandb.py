@@ -27,6 +27,7 @@ class WandbTracker:
             id=id,
             resume=None if id is None else "allow",
             reinit="create_new",  # leaves a run of the caller's own open
+            settings={"console": "off"},  # messages may name images
         )
         self._run.define_metric("*", step_metric="epoch")
         self.id: str | None = self._run.id
@@ -36,7 +37,7 @@ class WandbTracker:
         """See ``Tracker``."""
         import wandb
 
-        return (wandb.Error, OSError)
+        return (wandb.Error, OSError, ValueError)  # the last for a bad variable such as WANDB_MODE
 
     def log_point(self, step: int, values: Mapping[str, float]) -> None:
         """See ``Tracker``."""

@@ -89,7 +89,9 @@ def test_damaged_downloads_are_refused_and_leave_nothing(
     assert len(fc.pull_cache(REPO, cache_dir="pulled")) == len(cache)
 
 
-def test_a_run_comes_back_with_its_weights(hub: Hub, cache: fc.Cache) -> None:
+def test_a_run_comes_back_with_its_weights_and_fits_its_encoder(hub: Hub, tmp_path: Path) -> None:
+    spec = {"checkpoint": "0123", "weights": ["ab" * 32]}
+    cache = make_cache(tmp_path / "toy" / "m.h5", encoder_spec=spec)
     fc.train_head(cache, "linear", controls=False, n_bootstrap=0).save("runs/one")
     push = fc.push_run("runs/one", REPO, yes=True)
     weights = {name for name in push.files if name.endswith(".safetensors")}
@@ -97,6 +99,7 @@ def test_a_run_comes_back_with_its_weights(hub: Hub, cache: fc.Cache) -> None:
     assert {hub.repos[f"models/{REPO}"].files[name] for name in weights} == set(
         hub.objects.values()
     )
-    fc.pull_run(REPO, "runs/two")
+    pulled = fc.pull_run(REPO, "runs/two")
+    assert pulled.config["cache"]["spec"] == spec
     for name in weights:
         assert Path("runs/two", name).read_bytes() == Path("runs/one", name).read_bytes()

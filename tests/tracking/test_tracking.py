@@ -18,6 +18,10 @@ from featurecache.tracking.tracker import open_trackers
 LOSSES = ("learning_rate", "train_loss", "val_loss")
 
 
+# MLflow does it with SQLAlchemy 2.1.
+pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy is deprecated")
+
+
 @pytest.fixture(scope="module")
 def cache(data, tmp_path_factory) -> fc.Cache:
     return fc.extract(data, "tiny", precision="exact", cache_dir=tmp_path_factory.mktemp("cache"))
