@@ -14,6 +14,12 @@ LOOPBACK: Final = "127.0.0.1"
 _GRACE: Final = 2
 """Seconds that open requests may take once the server is to end."""
 
+_REQUEST_TIMEOUT: Final = 10.0
+"""Seconds in which the head of a request has to arrive on a new connection."""
+
+_MAX_CONNECTIONS: Final = 256
+"""Connections at the same time. Further ones are closed, before there are no file handles left."""
+
 
 def is_loopback(host: str) -> bool:
     """Return whether only this machine can reach a server that listens on this host."""
@@ -57,6 +63,7 @@ def run_until_interrupted(
     server = uvicorn.Server(
         uvicorn.Config(
             application,
+            http=_protocol(),
             log_level="error",
             access_log=False,
             server_header=False,
@@ -83,3 +90,21 @@ def run_until_interrupted(
     finally:
         server.should_exit = True
         thread.join()
+
+
+def _protocol() -> type:
+    """Return uvicorn's HTTP, where idle clients do not keep others out."""
+    from uvicorn.protocols.http.h11_impl import H11Protocol
+
+    class Protocol(H11Protocol):  # type: ignore[misc]  # of a package without types
+        def connection_made(self, transport: Any) -> None:
+            super().connection_made(transport)
+            if len(self.connections) > _MAX_CONNECTIONS:
+                transport.abort()
+            self.loop.call_later(_REQUEST_TIMEOUT, self.close_if_idle)
+
+        def close_if_idle(self) -> None:
+            if self.cycle is None:  # no request so far
+                self.transport.close()
+
+    return Protocol
