@@ -4,7 +4,7 @@ import gc
 import os
 import runpy
 from collections.abc import Callable, Generator, Iterator
-from functools import cache, partial
+from functools import cache, partial, wraps
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -127,8 +127,9 @@ def quick() -> Iterator[None]:
 
     label_plots = label_sections._label_plots
 
+    @wraps(label_plots)
     def first_label_plots(label: Any, scored: Any, registry: Any) -> Any:
-        return label_plots(label, scored, registry) if len(registry.figures) < 20 else []
+        return label_plots(label, scored, registry) if len(registry.figures) < 10 else []
 
     assert folder.generate_phantom.__kwdefaults__ is not None
     with pytest.MonkeyPatch.context() as patch:

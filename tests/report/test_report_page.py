@@ -50,6 +50,12 @@ def drawn() -> None:
 
 
 @pytest.fixture
+def all_drawn(drawn, monkeypatch) -> None:
+    """For tests of the plots of every label, not only of the first ones."""
+    monkeypatch.setattr(label_sections, "_label_plots", label_sections._label_plots.__wrapped__)
+
+
+@pytest.fixture
 def rendered(drawn) -> None:
     """For tests of the plots as they are in the page, another half of the time."""
 
@@ -257,7 +263,7 @@ def test_undefined_metrics_are_dashes(rendered, tmp_path):
     assert "nan" not in page.text.lower()
 
 
-def test_markup_in_labels_paths_and_warnings_is_escaped(rendered, hostile_run):
+def test_markup_in_labels_paths_and_warnings_is_escaped(all_drawn, rendered, hostile_run):
     page = parse_page(hostile_run)
     assert_valid(page)
     for name in HOSTILE:
@@ -421,7 +427,7 @@ def test_report_is_reproducible_and_matplotlib_settings_are_restored(rendered, r
     assert dict(matplotlib.rcParams) == before
 
 
-def test_plot_names_are_valid_file_names(drawn, hostile_run):
+def test_plot_names_are_valid_file_names(all_drawn, hostile_run):
     figures = build_page([hostile_run]).figures
     assert all(re.fullmatch(r"[\w.-]+", name) for name in figures)
     assert len({name.lower() for name in figures}) == len(figures)
