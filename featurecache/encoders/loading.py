@@ -3,6 +3,7 @@
 import os
 import warnings
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -158,13 +159,19 @@ def _load(name: str, path: Path | None, *, device: str, precision: str) -> Encod
     if spec := find_encoder(name):
         encoder = _load_registered(spec, weights=path, device=device, precision=precision)
         if spec.embedded and path is None:
-            encoder.provenance = read_provenance(_EMBEDDED / name)
+            encoder.provenance = _embedded_provenance(name)
         elif encoder.provenance == Provenance():
             encoder.provenance = Provenance(spec.exposed_to)
         return encoder
     if path is not None:
         raise UsageError(f"{name} is a folder with weights of its own: leave out `weights`")
     return _load_folder(Path(name).expanduser(), device=device, precision=precision)
+
+
+@cache
+def _embedded_provenance(name: str) -> Provenance:
+    """Read it once: its thousands of images take longer to parse than the rest to load."""
+    return read_provenance(_EMBEDDED / name)
 
 
 def check_model(

@@ -38,8 +38,11 @@ def parse(text: str | bytes) -> Any:
         )
     except RecursionError as error:
         raise ValueError("it is nested too deep") from error
-    _check_depth([value], MAX_DEPTH + 1)
-    if _SURROGATE.search(text if isinstance(text, str) else text.decode("utf-8", "replace")):
+    characters = text if isinstance(text, str) else text.decode("utf-8", "replace")
+    # Long lists have many items to look at, but few brackets.
+    if characters.count("[") + characters.count("{") > MAX_DEPTH:
+        _check_depth([value], MAX_DEPTH + 1)
+    if _SURROGATE.search(characters):
         _reject_lone_surrogates(value)
     return value
 

@@ -116,7 +116,7 @@ class ImageRecords:
         if len(lengths) > 1:
             raise ValueError(f"the columns of {collection} differ in length")
         hashes = [bytes.fromhex(text or "00" * HASH_BYTES) for text in document["perceptual_hash"]]
-        if any(len(value) != HASH_BYTES for value in hashes):
+        if set(map(len, hashes)) - {HASH_BYTES}:
             raise ValueError(f"a perceptual hash of {collection} has not {HASH_BYTES} bytes")
         return cls.of(
             collection,
