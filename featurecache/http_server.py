@@ -17,6 +17,9 @@ _GRACE: Final = 2
 _REQUEST_TIMEOUT: Final = 10.0
 """Seconds in which the head of a request has to arrive on a new connection."""
 
+_BACKLOG: Final = 100
+"""Connections that are accepted at once, before any of them is counted."""
+
 _MAX_CONNECTIONS: Final = 256
 """Connections at the same time. Further ones are closed, before there are no file handles left."""
 
@@ -68,6 +71,7 @@ def run_until_interrupted(
             access_log=False,
             server_header=False,
             timeout_graceful_shutdown=_GRACE,
+            backlog=_BACKLOG,
         )
     )
     # In a thread, because a notebook has an event loop of its own; and so that signals stay with
