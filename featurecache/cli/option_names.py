@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Final
 
-from typer.models import OptionInfo
+from typer.models import ArgumentInfo, OptionInfo
 
 from featurecache.report.command_line import CSV_OPTIONS
 
@@ -37,15 +37,16 @@ def running(command: Callable[..., None]) -> Iterator[None]:
 
 
 def with_option_names(message: str) -> str:
-    """Replace the arguments that a message names in backticks by options of the running command.
+    """Replace the arguments that a message names in backticks by those of the running command.
 
-    An argument that the command has no option for only loses its backticks.
+    They become options, or, if they are positional, what the command's help calls them. An
+    argument that the command does not have only loses its backticks.
 
     Args:
         message: A message of the library, such as "give `train_size`".
 
     Returns:
-        The message for the user of the command line, such as "give --train-size".
+        The message for the user of the command line, such as "give --train-size" or "give OUT".
     """
     command = _running.get()
     parameters = {} if command is None else inspect.signature(command).parameters
@@ -57,16 +58,18 @@ def with_option_names(message: str) -> str:
         if "column" in message:
             names[:2] = names[1::-1]
         for parameter in names:
-            if parameter in parameters and (option := _option_of(parameters[parameter])):
-                return option
+            if parameter in parameters and (written := _as_written(parameters[parameter])):
+                return written
         return name
 
     return re.sub(r"`(\w+)`", replace, message)
 
 
-def _option_of(parameter: inspect.Parameter) -> str | None:
-    """Return the option that sets a parameter of a command; None if it is positional."""
+def _as_written(parameter: inspect.Parameter) -> str | None:
+    """Return what sets a parameter of a command: an option, or the name of a positional one."""
     for info in getattr(parameter.annotation, "__metadata__", ()):
+        if isinstance(info, ArgumentInfo):
+            return str(info.metavar or parameter.name.upper()).rstrip(".")
         if isinstance(info, OptionInfo):
             # In Annotated, the first declaration of an option is stored as its default.
             for declaration in (info.default, *(info.param_decls or ())):

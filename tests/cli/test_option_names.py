@@ -1,10 +1,11 @@
-"""Arguments that library messages name in backticks become options of the running command."""
+"""Arguments that library messages name in backticks become those of the running command."""
 
 import pytest
 import typer
+from typer.main import get_command
 
 from featurecache.cli.align import align
-from featurecache.cli.cache import info, merge
+from featurecache.cli.cache import export, info, merge
 from featurecache.cli.errors import with_exit_code
 from featurecache.cli.evaluate import evaluate
 from featurecache.cli.extract import extract
@@ -64,12 +65,27 @@ def test_split_is_the_option_of_that_name_where_there_is_one():
 
 
 @pytest.mark.parametrize(
+    ("command", "name", "expected"),
+    [
+        (export, "out", "OUT"),
+        (retrieve, "text", "TEXT"),
+        (report, "runs", "RUNS"),
+        (predict, "images", "IMAGES"),
+        (merge, "files", "FILE"),
+    ],
+)
+def test_positional_arguments_are_named_as_in_the_help(command, name, expected):
+    with running(command):
+        assert with_option_names(f"give another `{name}`") == f"give another {expected}"
+    app = typer.Typer()
+    app.command()(command)
+    usage = get_command(app).get_usage(typer.Context(get_command(app)))
+    assert expected in usage.upper().split("[OPTIONS]")[1]
+
+
+@pytest.mark.parametrize(
     ("command", "name"),
     [
-        (retrieve, "text"),  # positional
-        (report, "runs"),
-        (predict, "images"),
-        (merge, "files"),
         (info, "prompts"),  # not offered
         (evaluate, "draws"),  # unknown
     ],
