@@ -48,7 +48,14 @@ MAX_ROWS = 20
 
 @takes_policy
 @takes_dataset_options(
-    without=("view_column", "sex_column", "age_column", "metadata_column", "corrections")
+    without=(
+        "view_column",
+        "sex_column",
+        "age_column",
+        "metadata_column",
+        "corrections",
+        "only_labels",
+    )
 )
 def audit(
     *,

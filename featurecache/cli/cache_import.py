@@ -15,7 +15,7 @@ from featurecache.wording import count_noun
     without=(
         *("split", "subset", "section", "labeler", "n_images", "n_views", "path_column"),
         *("metadata_column", "images_root", "patient_level", "follow_links", "pseudonymize"),
-        "corrections",
+        *("corrections", "only_labels"),
     ),
     of_table=True,
 )

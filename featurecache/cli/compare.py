@@ -59,8 +59,8 @@ def compare(
             f"no interval or p with fewer than {MIN_PATIENTS} positive or negative patients: "
             f"{', '.join(few)}"
         )
-    if any(result.n_tests.values()):
-        print_result(f"p (Holm): {result.correction}")
+    if correction := result.correction:
+        print_result(f"p (Holm): {correction}")
 
 
 def _print_auroc(result: "Comparison", comparison: "RunComparison") -> None:

@@ -182,6 +182,13 @@ class DatasetOptions:
             metavar="TABLE",
         ),
     ] = None
+    only_labels: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Label to keep, and no other; repeat for more labels. Images and splits stay.",
+            metavar="LABEL",
+        ),
+    ] = None
 
     def for_loader(self, dataset: str) -> dict[str, Any]:
         """Return the options that the user gave, as arguments of a data set's loader.
@@ -207,7 +214,7 @@ class DatasetOptions:
 
 _CSV_ARGUMENTS: Final = {option: argument for argument, option in CSV_OPTIONS.items()}
 
-_COMMON_OPTIONS: Final = ("name", "follow_links", "pseudonymize", "corrections")
+_COMMON_OPTIONS: Final = ("name", "follow_links", "pseudonymize", "corrections", "only_labels")
 """Options that all data sets have."""
 
 _OTHER_OPTIONS: Final = (
@@ -298,6 +305,7 @@ def load_dataset(
             follow_links=options.follow_links is not False,
             pseudonymize=options.pseudonymize,
             corrections=options.corrections,
+            only_labels=options.only_labels or None,
             require_images=require_images,
             progress=progress,
             **options.for_loader(dataset),
@@ -331,6 +339,8 @@ def load_dataset_again(
     given = {} if source is None else options.for_loader(source["dataset"])
     if options.name is not None:
         given["name"] = options.name
+    if options.only_labels:
+        given["only_labels"] = options.only_labels
     with _loading_progress(source and source["dataset"], hidden=quiet) as progress:
         return load_source(
             source,

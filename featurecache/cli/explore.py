@@ -33,7 +33,9 @@ from featurecache.cli.output import (
 )
 
 
-@takes_dataset_options(without=("view_column", "sex_column", "age_column", "name", "corrections"))
+@takes_dataset_options(
+    without=("view_column", "sex_column", "age_column", "name", "corrections", "only_labels")
+)
 @takes_policy
 def explore(
     *,

@@ -17,7 +17,7 @@ class Listing(TyperGroup):
         name = args[0]
         if self.get_command(ctx, name) is None and not get_close_matches(name, self.commands):
             ctx.fail(
-                f"No such command {name!r}. To describe a single entry, run "
+                f"{name!r} is not a command: to describe it, run "
                 f"'{ctx.command_path} {self.describing} {name}'"
             )
         return super().resolve_command(ctx, args)

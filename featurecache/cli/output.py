@@ -153,7 +153,7 @@ def print_table(
     without its empty cells.
 
     Args:
-        title: Line above the table; none if empty. Without a terminal it goes to stderr.
+        title: Line above the table; none if empty. Without a terminal it begins with "# ".
         columns: Headings of the columns.
         rows: The cells of each row.
         optional: Number of columns at the right that may be left out, from the right.
@@ -162,7 +162,7 @@ def print_table(
     lines = [list(row) for row in rows]
     if not sys.stdout.isatty():
         if title:
-            print_status(title)
+            print_result(f"# {title}")  # readers of tables skip comments
         for line in (columns, *lines):
             typer.echo("\t".join(escape_control_chars(cell, keep="") for cell in line))
         typer.echo()
@@ -454,8 +454,8 @@ def print_metrics(title: str, metrics: "Metrics", printed: set[str]) -> None:
             after_scaling = with_interval(after.error, after.ci95.error)
             errors = f"{errors} before and {after_scaling} after Platt scaling"
         print_result(
-            f"{of_seed}calibration error, mean of {count_noun(n_labels, 'label')} with enough "
-            f"patients: {errors}"
+            f"{of_seed}calibration error, bins of {count_noun(n_labels, 'label')} with enough "
+            f"patients pooled: {errors}"
             if n_labels
             else f"{of_seed}calibration error: undefined, because no label has enough patients"
         )
@@ -463,7 +463,7 @@ def print_metrics(title: str, metrics: "Metrics", printed: set[str]) -> None:
     if metrics.familiarity is not None:
         _print_familiarity(metrics.familiarity)
     if metrics.answers is not None:
-        _print_answers(metrics.answers, of_seed)
+        _print_answers(metrics.answers, of_seed, carried=bool(metrics.label_map))
     any_finding = metrics.controls.get("any_finding")
     gains: dict[str, PairedGain | None] = {
         "one score of any finding": None if any_finding is None else any_finding.gain,
@@ -519,8 +519,14 @@ def _print_familiarity(familiarity: "FamiliarityScores") -> None:
     )
 
 
-def _print_answers(answers: "Answers", of_seed: str) -> None:
-    """Print how often the answers present, absent and unsure are right."""
+def _print_answers(answers: "Answers", of_seed: str, *, carried: bool) -> None:
+    """Print how often the answers present, absent and unsure are right.
+
+    Args:
+        answers: The answers.
+        of_seed: Start of the lines, the seed where there are several.
+        carried: Whether their limits were chosen on another data set.
+    """
     from featurecache.metrics.conformal import describe_unanswered
 
     rows = [
@@ -543,7 +549,8 @@ def _print_answers(answers: "Answers", of_seed: str) -> None:
             optional=2,
         )
     if unanswered := describe_unanswered(answers):
-        print_result(f"{of_seed}no answers: {unanswered}")
+        of_run = " by the limits of the training run" if carried else ""
+        print_result(f"{of_seed}no answers{of_run}: {unanswered}")
 
 
 def _print_classes(classes: "ClassScores", over: str) -> None:

@@ -187,13 +187,7 @@ def predict(
             label for label in learned if not loaded.metrics.per_label[label].threshold_chosen
         ]:
             print_result(f"threshold of {', '.join(names)}: {NOT_CHOSEN}")
-        for what, reasons in (
-            ("calibrated probability", uncalibrated),
-            ("answer, present, absent or unsure,", unanswered),
-        ):
-            for reason in dict.fromkeys(reasons.values()):
-                if names := [label for label in learned if reasons.get(label) == reason]:
-                    print_result(f"no {what} of {', '.join(names)}: {reason}")
+        _print_missing(learned, {"calibrated probability": uncalibrated, "answer": unanswered})
         if readable.sum() > MAX_IMAGES:
             _print_unsure(table[readable], learned)
         if loaded.metrics.familiarity is not None:
@@ -215,6 +209,34 @@ def predict(
         print_result(f"predictions: {out} ({count_noun(len(table), unit)}, {len(failed)} not read)")
     if not readable.any() or (len(failed) and out is None):
         raise typer.Exit(2)
+
+
+def _print_missing(labels: Iterable[str], reasons: Mapping[str, Mapping[str, str]]) -> None:
+    """Print which labels lack what, and why: a line for all that have the same in common.
+
+    Args:
+        labels: The labels that were learned.
+        reasons: By what is missing, the reasons by label.
+    """
+    from featurecache.metrics.label_support import IN_VALIDATION
+
+    def in_short(reason: str) -> str:
+        if reason.startswith(IN_VALIDATION):
+            return "too few validation patients (--json has their numbers)"
+        return reason.partition(" (")[0]
+
+    lines: dict[tuple[str, str], list[str]] = {}
+    labels = list(labels)
+    for what, of_label in reasons.items():
+        by_reason: dict[str, list[str]] = {}
+        for label in labels:
+            if label in of_label:
+                by_reason.setdefault(in_short(of_label[label]), []).append(label)
+        for reason, names in by_reason.items():
+            of = "any label" if len(names) == len(labels) > 1 else ", ".join(names)
+            lines.setdefault((of, reason), []).append(what)
+    for (of, reason), whats in lines.items():
+        print_result(f"no {' or '.join(whats)} of {of}: {reason}")
 
 
 def _print_summary(title: str, table: "pd.DataFrame", thresholds: Mapping[str, float]) -> None:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 @takes_dataset_options(
     without=(
         *("view_column", "sex_column", "age_column"),
-        *("metadata_column", "name", "corrections"),
+        *("metadata_column", "name", "corrections", "only_labels"),
     )
 )
 def report(

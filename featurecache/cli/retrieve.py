@@ -66,6 +66,7 @@ MAX_TEXT: Final = 60
         "sex_column",
         "age_column",
         "corrections",
+        "only_labels",
     )
 )
 @takes_policy

@@ -162,8 +162,10 @@ class Comparison(BaseModel):
 
     @property
     def correction(self) -> str:
-        """What ``p_holm`` is corrected for, as a phrase."""
+        """What ``p_holm`` is corrected for, as a phrase; empty without any test."""
         n_macro, n_labels = self.n_tests["supported"], self.n_tests["per_label"]
+        if not n_macro + n_labels:
+            return ""
         if len(self.supported_labels) == 1:
             return f"Holm's correction, number of tests: {n_macro}"
         return (
@@ -220,9 +222,10 @@ class Comparison(BaseModel):
         """Return the differences in AUROC as a table for notebooks."""
         table = self.to_pandas()
         table = table[table["metric"] == "auroc"].drop(columns="metric")
+        corrected = f"; p_holm: {self.correction}" if self.correction else ""
         return (
             f"<p>AUROC minus that of {escape(self.first_title)}; supported: the mean over "
-            f"{self.averaged_over}; p_holm: {self.correction}.</p>"
+            f"{self.averaged_over}{corrected}.</p>"
             f"{table.to_html(index=False, float_format='{:.3g}'.format, na_rep='')}"
         )
 

@@ -157,7 +157,9 @@ def evaluate(
         learned=data.learned,
         intervals=n_bootstrap > 0,
     )
-    source = f"{operating_point} {'in training' if carried else 'on validation'}"
+    source = (
+        f"{operating_point} {'on validation of the training run' if carried else 'on validation'}"
+    )
     sources = [NOT_CHOSEN if np.isnan(value) else source for value in thresholds]
     thresholds = np.where(np.isnan(thresholds), 0.5, thresholds)
     score_at = partial(

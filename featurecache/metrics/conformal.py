@@ -25,7 +25,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featurecache.metrics.document import Count, Document, Interval, Score
-from featurecache.metrics.label_support import MIN_PATIENTS, NOT_LEARNED, patient_support
+from featurecache.metrics.label_support import (
+    IN_VALIDATION,
+    MIN_PATIENTS,
+    NOT_LEARNED,
+    patient_support,
+)
 from featurecache.metrics.ranking import AnyFloats, Floats, Labels, valid_mask
 
 DEFAULT_COVERAGE: Final = 0.9
@@ -215,7 +220,10 @@ def fit_conformal(
     limits, expected = np.full((2, n_labels), np.nan), np.full((n_labels, 2, 2), np.nan)
     reasons: list[str | None] = []
     for c in range(n_labels):
-        reason = support.reason(c, at_least=needed) if learned[c] else NOT_LEARNED
+        reason: str | None = NOT_LEARNED
+        if learned[c]:
+            few = support.reason(c, at_least=needed)
+            reason = None if few is None else f"{IN_VALIDATION}{few}"
         reasons.append(reason)
         if reason is not None:
             continue

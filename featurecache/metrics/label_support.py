@@ -16,6 +16,9 @@ from featurecache.metrics.ranking import Labels
 MIN_PATIENTS: Final = 5
 """Patients with a positive image, and with a negative one, that a label needs."""
 
+IN_VALIDATION: Final = "in the validation split, "
+"""Start of the reason why too few patients support what is fitted on validation images."""
+
 NOT_LEARNED: Final = "it was not learned: no training image is positive, or none is negative"
 
 

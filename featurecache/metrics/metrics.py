@@ -140,7 +140,7 @@ class LabelScores(DecisionScores):
             positive or a negative image. None where neither holds.
         threshold: Probability from which on the label is predicted.
         threshold_source: The rule by which it was chosen, and where: such as ``"f1 on validation"``
-            or ``"sensitivity=0.95 in training"`` (carried over from another data set);
+            or ``"f1 on validation of the training run"`` (carried over to another data set);
             ``NOT_CHOSEN`` where there were no images to choose one on.
         confusion: [[tn, fp], [fn, tp]]; None for a label that could not be learned.
     """

@@ -8,7 +8,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from featurecache.metrics.label_support import NOT_LEARNED, patient_support
+from featurecache.metrics.label_support import IN_VALIDATION, NOT_LEARNED, patient_support
 from featurecache.metrics.metrics import Calibration, Metrics
 from featurecache.metrics.ranking import AnyFloats, Floats, Labels, valid_mask
 from featurecache.wording import count_noun
@@ -16,13 +16,12 @@ from featurecache.wording import count_noun
 FOLDS: Final = 5
 """Folds of the cross-validation that decides whether Platt scaling helps."""
 
-_TOO_FEW: Final = "in the validation split, "
 _NOT_HIGHER: Final = "on validation images, the scores of positives are not higher"
 _NO_GAIN: Final = "in cross-validation on the validation images it does not lower the log loss"
 
 _IN_SHORT: Final = {
     NOT_LEARNED: "without positive or without negative training images",
-    _TOO_FEW: "with too few validation patients",
+    IN_VALIDATION: "with too few validation patients",
     _NOT_HIGHER: "whose positives score no higher than their negatives on validation images",
     _NO_GAIN: "that it would not improve",
 }
@@ -167,7 +166,7 @@ def fit_platt_where_it_helps(
         if not learned[c]:
             reasons[c] = NOT_LEARNED
         elif not support.enough[c]:
-            reasons[c] = f"{_TOO_FEW}{support.reason(c)}"
+            reasons[c] = f"{IN_VALIDATION}{support.reason(c)}"
         elif not np.isnan(slope[c]):
             known = truth[:, c] >= 0
             before, after = _held_out_log_loss(

@@ -12,7 +12,12 @@ from featurecache.wording import UNDEFINED
 def answers_section(scored: Sequence[ScoredRun]) -> dict[str, Any] | None:
     """Return tables of answers by run, and one of familiarity; None without any."""
     unanswered = [
-        (run.name, reason)
+        (
+            f"{run.name}, by the limits of the training run,"
+            if run.metrics.label_map
+            else run.name,
+            reason,
+        )
         for run in scored
         if run.metrics.answers is not None and (reason := describe_unanswered(run.metrics.answers))
     ]

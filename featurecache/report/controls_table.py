@@ -49,7 +49,7 @@ def controls_table(name: str, metrics: Metrics) -> Table:
         )
     )
     if n_supported < len(metrics.macro_labels):
-        heading = f"{count_noun(n_supported, 'label')} with enough patients"
+        heading = f"macro AUROC, {count_noun(n_supported, 'label')} with enough patients"
         columns.append((heading, [_macro_auroc(s.supported) for s in scores.values()]))
     columns += [
         ("within abnormal images", [_macro_auroc(s.within_abnormal) for s in scores.values()]),

@@ -95,7 +95,9 @@ def _tiles(metrics: Metrics) -> list[tuple[str, str, str]]:
     if metrics.calibration is not None:
         errors = metrics.calibration.macro
         scaled = _scaled(metrics.calibration)
-        after = f"{format_score(errors.after.error)} after Platt scaling of {scaled}"
+        interval = errors.before.ci95.error
+        bounds = f"{interval[0]:.3f} to {interval[1]:.3f}; " if interval else ""
+        after = f"{bounds}{format_score(errors.after.error)} after Platt scaling of {scaled}"
         of_seed = f", {metrics.seed_note}" if metrics.seed_note else ""
         name = f"calibration error{of_seed}"
         tiles.append((name, format_score(errors.before.error), after))
@@ -226,6 +228,7 @@ def _scaled(calibration: Calibration) -> str:
 
 def differences_table(comparison: Comparison) -> Table:
     """Return the differences of each further run from the first."""
+    corrected = f"; p (Holm): {comparison.correction}" if comparison.correction else ""
     rows = []
     for run in comparison.comparisons:
         macro, auroc = run.averages, run.headline
@@ -246,7 +249,7 @@ def differences_table(comparison: Comparison) -> Table:
         f"Difference from {comparison.first_title}, on the same "
         f"{count_noun(comparison.n, comparison.level)} of "
         f"{count_noun(comparison.n_patients, 'patient')}, "
-        f"mean of {comparison.averaged_over}; p (Holm): {comparison.correction}",
+        f"mean of {comparison.averaged_over}{corrected}",
         ["run", "macro AUROC", "p", "p (Holm)", "macro AUPRC", "macro F1"],
         rows,
     )

@@ -52,6 +52,19 @@ def without(document: dict[str, Any], *keys: str) -> dict[str, Any]:
     return {key: value for key, value in document.items() if key not in keys}
 
 
+def test_extract_some_labels(workspace):
+    names = ("Mass", "Edema")
+    given = (argument for name in names for argument in ("--only-labels", name))
+    command = ("extract", *workspace.data_options, *given, "--cache", "some-labels")
+    (summary,) = workspace.json(*command)
+    by_command = fc.open_cache(summary["path"])
+    data = fc.load_dataset("phantom", "phantom", only_labels=names)
+    by_python = fc.extract(data, "tiny", cache_dir="some-labels-python")
+    assert by_command.labels.names == by_python.labels.names
+    assert set(by_command.labels.names) == set(names)
+    pd.testing.assert_frame_equal(by_command.to_pandas(), by_python.to_pandas())
+
+
 def test_extract(workspace):
     (summary,) = workspace.json("extract", *workspace.data_options, "--cache", "by-command")
     by_command = fc.open_cache(summary["path"])

@@ -112,7 +112,7 @@ def test_a_name_in_place_of_a_command_is_answered_with_the_command(run, group, n
     outcome = run(group, name)
     assert outcome.code == 2
     printed = " ".join(re.findall(r"[\w'.]+", outcome.stderr))
-    assert f"No such command '{name}'. To describe a single entry run" in printed
+    assert f"'{name}' is not a command to describe it run '" in printed
     assert f"{group} {describing} {name}'" in printed
     assert run(group, describing, name).code == 0
     assert "Did you mean" in run(group, describing[:-1]).stderr

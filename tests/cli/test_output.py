@@ -25,12 +25,18 @@ from featurecache.cli.output import (
     print_table,
     progress_bar,
 )
-from featurecache.cli.predict import _print_by_label, _print_summary, _print_unsure
+from featurecache.cli.predict import (
+    _print_by_label,
+    _print_missing,
+    _print_summary,
+    _print_unsure,
+)
 from featurecache.cli.train_head import _Stops
 from featurecache.evaluation.evaluate import evaluate, spread_over_seeds
 from featurecache.evaluation.repeated_runs import Trial
 from featurecache.evaluation.split_data import SplitData
 from featurecache.metrics.conformal import Answers, LabelAnswers
+from featurecache.metrics.label_support import IN_VALIDATION
 from featurecache.metrics.metrics import LabelMatch
 from featurecache.schedule import Epoch
 from tests.evaluation.toy_splits import validation_and_test
@@ -114,12 +120,13 @@ def test_output_that_is_no_terminal_is_tab_separated(capsys):
     print_table("title", COLUMNS, [*ROWS, ["a\tb\nc", "", "-", "1"]], optional=3)
     output = capsys.readouterr()
     assert output.out.splitlines() == [
+        "# title",
         "label\tAUROC\tAUPRC\tF1",
         "Pleural_Thickening" + "\t0.938 [0.900, 0.978]" * 3,
         "a\\tb\\nc\t\t-\t1",
         "",
     ]
-    assert output.err == "title\n"
+    assert output.err == ""
 
 
 @pytest.mark.parametrize("on_terminal", [True, False])
@@ -266,6 +273,7 @@ def test_summary_of_many_images_counts_and_names_unsure_ones(capsys):
     thresholds = dict.fromkeys(("Mass", "Edema", "Hernia"), 0.5)
     _print_summary("predictions", table, thresholds)
     lines = [line.split("\t") for line in capsys.readouterr().out.splitlines()]
+    assert lines.pop(0) == ["# predictions"]
     assert lines[0][3:] == ["median probability", "present", "unsure", "absent", "median sd"]
     assert lines[1] == ["Mass", "0.500", "0 (0%)", "0.250", "0", "2", "28", "0.125"]
     assert lines[3][4:7] == ["–", "–", "–"]
@@ -289,8 +297,24 @@ def test_answers_that_are_missing_name_their_labels(capsys):
         coverage=0.9,
         per_label={name: LabelAnswers(reason="too few") for name in ("Mass", "Edema")},
     )
-    _print_answers(answers, "")
+    _print_answers(answers, "", carried=False)
     assert capsys.readouterr().out == "no answers: Mass, Edema: too few\n"
+    _print_answers(answers, "", carried=True)
+    assert "no answers by the limits of the training run: Mass" in capsys.readouterr().out
+
+
+def test_what_all_labels_lack_for_one_reason_is_one_line(capsys):
+    few = {name: f"{IN_VALIDATION}only {n} patients" for n, name in enumerate(("Mass", "Edema"))}
+    _print_missing(few, {"calibrated probability": few, "answer": few})
+    assert capsys.readouterr().out == (
+        "no calibrated probability or answer of any label: too few validation patients "
+        "(--json has their numbers)\n"
+    )
+    gain = {"Mass": "it does not lower the log loss (0.2 without, 0.3 with it)"}
+    _print_missing(few, {"calibrated probability": gain, "answer": few})
+    first, second = capsys.readouterr().out.splitlines()
+    assert first == "no calibrated probability of Mass: it does not lower the log loss"
+    assert second.startswith("no answer of any label: ")
 
 
 def test_a_width_above_that_of_all_values_is_not_a_number():
@@ -332,7 +356,10 @@ def test_calibration_is_printed_with_the_labels_that_were_scaled(capsys):
     seeds = spread_over_seeds(trials, [3, 4], n_bootstrap=0)
     print_metrics("title", metrics.replace(seeds=seeds), set())
     output = capsys.readouterr().out
-    assert "\nseed 3 (first of 2): calibration error, mean of" in output
+    assert (
+        "\nseed 3 (first of 2): calibration error, bins of 2 labels with enough patients pooled:"
+        in output
+    )
     assert "\nseed 3 (first of 2): at a threshold of 0.5 for all labels" in output
     assert "\nmean of 2 seeds: exact match" in output
 

@@ -325,7 +325,7 @@ def test_head_is_evaluated_on_another_data_set(
     same = run("evaluate", head, *own, "--json")
     assert same.json["per_label"]["Opacity"] == json.loads(
         (tmp_path / head / "metrics.json").read_text()
-    )["per_label"]["Opacity"] | {"threshold_source": "f1 in training"}
+    )["per_label"]["Opacity"] | {"threshold_source": "f1 on validation of the training run"}
     leaked = run("evaluate", head, *own, "--split", "all")
     assert leaked.code == 2
     assert "trained on 46 of the 60" in leaked.stderr

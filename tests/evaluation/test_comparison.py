@@ -176,6 +176,8 @@ def test_without_any_supported_label_nothing_is_tested(write):
     found = compare([write(str(seed), seed=seed, truth=truth)[0] for seed in (1, 2)])
     assert found.comparisons[0].supported is None
     assert found.n_tests == {"supported": 0, "per_label": 0}
+    assert found.correction == ""
+    assert "Holm" not in differences_table(found).caption
     assert "no interval: too few patients in 2 of its 2 labels" in repr(found)
     assert "<table" in found._repr_html_()
 

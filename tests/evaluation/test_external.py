@@ -78,7 +78,10 @@ def test_metrics_are_of_the_matched_labels_at_the_trained_thresholds(cache, prob
         assert scores.auroc == pytest.approx(expected)
         decided = probability[scored, source] >= threshold
         assert scores.f1 == pytest.approx(f1_score(truth, decided))
-        assert (scores.threshold, scores.threshold_source) == (threshold, "f1 in training")
+        assert (scores.threshold, scores.threshold_source) == (
+            threshold,
+            "f1 on validation of the training run",
+        )
     assert list(metrics.per_label) == ["Pneumonia", "Mass"]
 
 

@@ -305,7 +305,7 @@ def test_a_threshold_that_could_not_be_chosen_is_still_the_default_elsewhere(cac
     nodule = metrics.per_label["Nodule"]
     assert (nodule.threshold, nodule.threshold_source) == (0.5, NOT_CHOSEN)
     assert not nodule.threshold_chosen
-    assert metrics.per_label["Mass"].threshold_source == "f1 in training"
+    assert metrics.per_label["Mass"].threshold_source == "f1 on validation of the training run"
     assert metrics.per_label["Mass"].threshold == run.metrics.per_label["Mass"].threshold
 
 

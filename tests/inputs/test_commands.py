@@ -90,7 +90,7 @@ def test_predictions_and_failures_are_written_to_a_file(workspace, suffix):
 def test_many_predictions_are_summarized_by_label(workspace):
     outcome = workspace("predict", "run", "cache/clinic/tiny.h5")
     assert outcome.code == 0
-    rows = [line.split("\t") for line in outcome.stdout.splitlines()[:3]]
+    rows = [line.split("\t") for line in outcome.stdout.splitlines()[1:4]]
     table = fc.load_run("run").predict("cache/clinic/tiny.h5")
     positive = int(table["Opacity positive"].sum())
     assert rows[0][:4] == ["label", "threshold", "at or above it", "median probability"]
@@ -132,7 +132,7 @@ def test_runs_are_listed_with_their_scores(workspace, two_runs):
     Path("saved/broken/config.json").write_text("{}")
     outcome = workspace("runs", "ls", "saved")
     assert outcome.code == 0
-    rows = [line.split("\t") for line in outcome.stdout.splitlines() if line]
+    rows = [line.split("\t") for line in outcome.stdout.splitlines()[1:] if line]
     assert [row[0] for row in rows] == ["run", "saved/broken", *two_runs]
     metrics = [json.loads(Path(run, "metrics.json").read_text()) for run in two_runs]
     assert rows[1][-1].startswith("saved/broken/config.json is not the config")

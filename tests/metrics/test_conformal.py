@@ -89,7 +89,9 @@ def test_a_label_with_too_few_patients_has_no_answers():
     probability = np.linspace(1, 0, 76).reshape(38, 2)
     patients = np.arange(38)
     fitted = fit_conformal(truth, probability, patients, coverage=0.9, learned=np.ones(2, bool))
-    few = "only 8 patients have a positive image, and at least 9 are needed"
+    few = (
+        "in the validation split, only 8 patients have a positive image, and at least 9 are needed"
+    )
     assert fitted.reasons == (None, few)
     same_patient = np.where(patients == 8, 0, patients)
     fitted = fit_conformal(

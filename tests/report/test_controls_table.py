@@ -42,7 +42,7 @@ def test_the_run_is_beside_every_control_that_could_be_made(metrics):
         "every image normal",
     ]
     control = metrics.controls["any_finding"]
-    assert rows["any finding (one score)"]["2 labels with enough patients"].startswith(
+    assert rows["any finding (one score)"]["macro AUROC, 2 labels with enough patients"].startswith(
         f"{control.supported.macro.auroc:.3f} ["
     )
     assert rows["linear"]["within abnormal images"].startswith(
