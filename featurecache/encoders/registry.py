@@ -141,7 +141,7 @@ _BUILT_IN = (
         embedded=True,
         license="Apache-2.0",
         note="ours, 1.2 million weights, to try things out; trained on images of NIH and Kermany, "
-        "and on phantoms; see encoders/tiny/README.md",
+        "and on phantoms of another seed than the default; see encoders/tiny/README.md",
     ),
     EncoderSpec(
         name="clip",

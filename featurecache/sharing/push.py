@@ -7,6 +7,7 @@ from pathlib import Path
 
 from featurecache.datasets.pseudonymize import IdKey
 from featurecache.errors import CacheError, UsageError
+from featurecache.export.terms import Terms
 from featurecache.io.atomic import scratch_folder
 from featurecache.provenance.names import describe_id_scheme, pseudonymized_collection
 from featurecache.provenance.provenance import PROVENANCE_FILE, read_provenance
@@ -17,7 +18,6 @@ from featurecache.sharing.hub import CARD, Repository
 from featurecache.sharing.pseudonyms import sharing_key
 from featurecache.sharing.shared_cache import write_shared_cache
 from featurecache.sharing.shared_run import write_shared_run
-from featurecache.sharing.terms import Terms
 from featurecache.store.cache import Cache
 from featurecache.store.open import StrPath, open_cache
 from featurecache.store.reader import read_cache
@@ -121,7 +121,7 @@ def push_cache(
             ids=describe_id_scheme(copy.header.collection),
             terms=terms,
             public=public,
-            card=cache_card(copy, repo_id, terms, permission),
+            card=cache_card(copy, name, repo_id, terms, permission),
             yes=yes,
         )
 

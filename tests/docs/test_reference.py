@@ -73,3 +73,16 @@ def test_registry_tables_have_a_row_per_name():
             assert len(row) == len(columns), name
     columns, rows = TABLES["heads"]()
     assert [row[0] for row in rows] == list(HEADS)
+
+
+def test_terms_of_use_have_a_row_per_data_set_that_agrees_with_the_registry(docs):
+    from featurecache.datasets.registry import DATASETS
+
+    section = (docs / "reference" / "data_sets.md").read_text().split("## Terms of use")[1]
+    rows = re.findall(r"^\| `([\w-]+)` \| ([\w ]+) \| .+ \| ([\w ]+) \|$", section, re.MULTILINE)
+    may_share = {True: "yes", False: "no", None: "not stated"}
+    assert rows == [
+        (spec.name, may_share[spec.may_share], spec.terms_read)
+        for spec in DATASETS.values()
+        if spec.terms_url
+    ]

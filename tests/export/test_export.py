@@ -247,3 +247,19 @@ def test_a_missing_package_is_named_with_its_extra(
     monkeypatch.setattr(export, "import_module", missing)
     with pytest.raises(ValueError, match=r"parquet needs pyarrow: .*'featurecache\[export\]'"):
         fc.export_cache(bare, tmp_path / "a.parquet")
+
+
+def test_the_card_of_hugging_face_says_what_a_pushed_cache_says(
+    full: fc.Cache, tmp_path: Path
+) -> None:
+    note = "SYNTHETIC: these images are generated"
+    header = replace(full.header, collection="phantom-0", notes=(note,), exposed=True)
+    phantom = replace(full, header=header)
+    card = (fc.export_cache(phantom, tmp_path / "hub", to="huggingface") / "README.md").read_text()
+    front, body = card.split("---\n")[1:3]
+    assert {line.partition(":")[0] for line in front.splitlines()} >= {"license", "configs"}
+    assert all(f"`{column}`" in body for column in tables.IMAGE_COLUMNS)
+    assert f"- {note}" in body
+    assert "- phantom (images): Apache-2.0" in body
+    assert "its published training may have included" in body
+    assert 'load_dataset("FOLDER", "texts")' in body

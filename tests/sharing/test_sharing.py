@@ -3,6 +3,7 @@
 import hmac
 import json
 import re
+import shlex
 import stat
 from pathlib import Path
 
@@ -56,7 +57,7 @@ def test_nothing_leaves_this_machine_unless_asked(hub: Hub, tmp_path: Path) -> N
 def test_a_cache_comes_back_with_pseudonyms_and_nothing_else_that_identifies(
     hub: Hub, tmp_path: Path
 ) -> None:
-    cache = make_cache(tmp_path / "cache" / "toy" / "m.h5")
+    cache = make_cache(tmp_path / "mine" / "toy" / "m.h5")
     push = fc.push_cache(cache, REPO, yes=True)
     assert push.url == f"{hub.url}/datasets/{REPO}"
     repo = hub.repos[f"datasets/{REPO}"]
@@ -97,7 +98,28 @@ def test_a_cache_comes_back_with_pseudonyms_and_nothing_else_that_identifies(
     assert (
         f"| Images | {N} |\n| Patients | {N // 2} |\n| Splits | 40 train, 20 val, 20 test |" in card
     )
-    assert f"featurecache cache pull {REPO}" in card
+    trained_on = next(iter(cache.header.trained_on))
+    assert f"| Training of the encoder | on 1 image of {trained_on} |" in card
+    use = card.partition("## Use")[2].partition("```sh\n")[2].partition("```")[0]
+    for line in use.splitlines():
+        program, *words = shlex.split(line)
+        outcome = CliRunner().invoke(main, words, catch_exceptions=False)
+        assert (program, outcome.exit_code) == ("featurecache", 0), outcome.output
+
+
+def test_terms_say_why_a_data_set_is_listed(hub: Hub, tmp_path: Path) -> None:
+    trained_on = {name: ImageRecords.of(name, ["1"]) for name in ("kermany", "phantom-1")}
+    cache = make_cache(
+        tmp_path / "any" / "m.h5", dataset="phantom", collection="phantom-0", trained_on=trained_on
+    )
+    push = fc.push_cache(cache, REPO)
+    assert [line.partition(":")[0] for line in push.terms] == [
+        "phantom (images)",
+        "kermany (training images of the encoder)",
+    ]
+    assert "| Data set | phantom (seed 0) |" in push.card
+    assert "on 1 image of kermany, 1 image of phantom (seed 1) |" in push.card
+    assert hub.requests == []
 
 
 def test_ids_and_hashes_are_kept_only_when_asked(hub: Hub, tmp_path: Path) -> None:
@@ -199,9 +221,10 @@ def test_terms_that_were_not_read_are_taken_to_forbid_sharing(hub: Hub, tmp_path
 
 def test_the_card_says_where_terms_are_known_second_hand(hub: Hub, tmp_path: Path) -> None:
     cache = make_cache(tmp_path / "any" / "m.h5", collection="kermany")
-    assert "They allow sharing what is computed from the images, as others quote them." in (
-        fc.push_cache(cache, REPO).card
-    )
+    assert (
+        "They allow sharing what is computed from the images (according to others; the terms "
+        "themselves were not read)."
+    ) in fc.push_cache(cache, REPO).card
     cache = make_cache(tmp_path / "any" / "n.h5", collection="nih")
     assert "They allow sharing what is computed from the images." in fc.push_cache(cache, REPO).card
 

@@ -8,13 +8,17 @@ from featurecache.datasets.registry import DATASETS, DatasetSpec, TermsRead
 from featurecache.errors import UsageError
 from featurecache.provenance.names import base_name
 from featurecache.store.cache import Cache
+from featurecache.store.join_rows import row_join_of
 
 _MAY_SHARE: Final = {
     True: "allow sharing what is computed from the images",
     False: "do not allow sharing what is computed from the images",
     None: "do not say whether what is computed from the images may be shared",
 }
-_READ: Final[Mapping[TermsRead, str]] = {"source": "", "second hand": ", as others quote them"}
+_READ: Final[Mapping[TermsRead, str]] = {
+    "source": "",
+    "second hand": " (according to others; the terms themselves were not read)",
+}
 
 
 @dataclass(frozen=True)
@@ -22,19 +26,29 @@ class Terms:
     """The terms that apply to something.
 
     Attributes:
-        datasets: The public data sets that it was made from, by what is recorded about it.
+        datasets: The public data sets that it was made from, by what is recorded about it, and the
+            part that each has in it: "images", or "training images of the encoder".
     """
 
-    datasets: tuple[DatasetSpec, ...]
+    datasets: Mapping[DatasetSpec, str]
 
     @classmethod
     def of_cache(cls, cache: Cache) -> "Terms":
         """Return the terms of the images in a cache."""
-        header = cache.header
-        source = header.extraction.get("data")
-        loaded_as = [] if source is None else [source["dataset"]]
-        # The header lists the images that the encoder was fine-tuned on.
-        return cls._of([header.dataset, header.collection, *loaded_as, *header.trained_on])
+        join = row_join_of(cache)
+        headers = [cache.header] if join is None else [part.header for part in join.caches]
+        names: list[object] = []
+        for header in headers:
+            source = header.extraction.get("data")
+            loaded_as = [] if source is None else [source["dataset"]]
+            names += [header.dataset, header.collection, *loaded_as]
+        return cls._of(
+            {
+                "images": names,
+                # The header lists the images that the encoder was trained on.
+                "training images of the encoder": cache.header.trained_on,
+            }
+        )
 
     @classmethod
     def of_run(cls, config: Mapping[str, Any], trained_on: Iterable[str]) -> "Terms":
@@ -44,12 +58,16 @@ class Terms:
             config: Its ``config.json``.
             trained_on: Collections that its model was trained on.
         """
-        return cls._of([*trained_on, *_names_in(config)])
+        return cls._of({"images": _names_in(config), "training images of the model": trained_on})
 
     @classmethod
-    def _of(cls, names: Iterable[object]) -> "Terms":
-        found = dict.fromkeys(_registered(str(name)) for name in names)
-        return cls(tuple(spec for spec in found if spec is not None))
+    def _of(cls, parts: Mapping[str, Iterable[object]]) -> "Terms":
+        found: dict[DatasetSpec, str] = {}
+        for part, names in parts.items():
+            for spec in map(_registered, map(str, names)):
+                if spec is not None:
+                    found.setdefault(spec, part)
+        return cls(found)
 
     def require_permission(self, permission: str | None) -> None:
         """Check that the terms do not forbid to share, or that there is a permission.
@@ -64,14 +82,14 @@ class Terms:
                 raise UsageError(
                     f"featurecache does not know whether the terms of {spec.name} ({spec.terms}, "
                     f"{spec.terms_url}) allow giving what is computed from its images to others. "
-                    "Read them: if they do, or with a permission of who grants them, say so as "
-                    "`permission`, which the card will state"
+                    "Read them: if they do, or if you have a permission, state that as "
+                    "`permission`, which the card will quote"
                 )
             raise UsageError(
                 f"the terms of {spec.name} ({spec.terms}, {spec.terms_url}) do not allow giving "
                 "the data, or what is computed from its images, to others"
-                f"{_READ[spec.terms_read]}. With a permission of who grants them, say which one "
-                "as `permission`, which the card will state"
+                f"{_READ[spec.terms_read]}. If you have a permission from those who grant them, "
+                "state it as `permission`, which the card will quote"
             )
 
     def lines(self) -> list[str]:
@@ -79,9 +97,8 @@ class Terms:
         if not self.datasets:
             return ["The data set is not a public one that featurecache knows: its terms apply."]
         return [
-            f"{spec.name}: {spec.terms}{f' ({spec.terms_url})' if spec.terms_url else ''}. "
-            f"{_statement(spec)}"
-            for spec in self.datasets
+            f"{spec.name} ({part}): {spec.terms} ({spec.terms_url}). {_statement(spec)}"
+            for spec, part in self.datasets.items()
         ]
 
 
