@@ -50,13 +50,16 @@ class UnknownNameError(UsageError, LookupError):
         name: The name that was given.
         names: The valid names.
         hint: What else to try, added to the message.
+        where: Where it was given, such as in a file, put before the message.
     """
 
-    def __init__(self, kind: str, name: str, names: Iterable[str], *, hint: str = "") -> None:
+    def __init__(
+        self, kind: str, name: str, names: Iterable[str], *, hint: str = "", where: str = ""
+    ) -> None:
         valid = sorted(names)
         near = get_close_matches(name, valid, n=3, cutoff=0.5)
         advice = f"did you mean {' or '.join(near)}?" if near else f"choose from {', '.join(valid)}"
-        message = f"unknown {kind} {name!r}: {advice}"
+        message = f"{where and f'{where}: '}unknown {kind} {name!r}: {advice}"
         super().__init__(f"{message}; {hint}" if hint else message)
 
 

@@ -19,6 +19,22 @@ if TYPE_CHECKING:
     from featurecache.datasets.dataset import Dataset
 
 
+class UnknownFolderError(DatasetError):
+    """The folder of a data set was not given, and is not in ``$FEATURECACHE_DATA``.
+
+    Args:
+        dataset: Name of the data set.
+        reason: Why it is not found.
+        how: How the folder is given.
+    """
+
+    def __init__(self, dataset: str, reason: str, *, how: str = "the folder of the data set"):
+        super().__init__(
+            f"{reason}: give {how}, or set FEATURECACHE_DATA to the folder that contains {dataset}/"
+        )
+        self.reason = reason
+
+
 def load_dataset(
     source: str | os.PathLike[str],
     root: str | os.PathLike[str] | None = None,
@@ -304,16 +320,14 @@ def find_root(
 
 
 def _default_root(name: str) -> Path:
-    advice = (
-        "give the folder of the data set, or set FEATURECACHE_DATA to the folder that contains "
-        f"{name}/"
-    )
     data = os.environ.get("FEATURECACHE_DATA")
     if not data:
-        raise DatasetError(f"the folder of the data set {name} is unknown: {advice}")
+        raise UnknownFolderError(name, f"the folder of the data set {name} is unknown")
     root = Path(data).expanduser() / name
     if not root.is_dir():
-        raise DatasetError(f"FEATURECACHE_DATA is {data}, but there is no folder {root}: {advice}")
+        raise UnknownFolderError(
+            name, f"FEATURECACHE_DATA is {data}, but there is no folder {root}"
+        )
     return root
 
 

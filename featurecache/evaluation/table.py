@@ -77,10 +77,24 @@ class MetricsTable:
         """Return the table as texts, such as "0.812 ± 0.004 [0.790, 0.833]"."""
         return self._cells("{}", mark=MARK)
 
-    def to_latex(self) -> str:
-        """Return a LaTeX table (package booktabs) with the best value of each metric in bold."""
-        cells = self._cells(r"\textbf{{{}}}", escape=escape_latex, mark=r"$^{\dagger}$")
-        return latex_table(list(cells.columns), cells.to_numpy().tolist())
+    def to_latex(self, *, caption: str = "", label: str = "", note: str = "") -> str:
+        """Return a LaTeX table (package booktabs) with the best value of each metric in bold.
+
+        Args:
+            caption: Caption; without one there is only the ``tabular``. With one, a table of many
+                rows is a ``longtable``.
+            label: Its name for references, such as "tab:heads".
+            note: Text below a table with a caption.
+        """
+        mark = r"$^{\dagger}$"
+        cells = self._cells(r"\textbf{{{}}}", escape=escape_latex, mark=mark)
+        return latex_table(
+            list(cells.columns),
+            cells.to_numpy().tolist(),
+            caption=escape_latex(caption),
+            label=label,
+            note=escape_latex(note).replace(MARK, mark),
+        )
 
     def to_markdown(self) -> str:
         """Return a Markdown table with the best value of each metric in bold."""

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from featurecache.errors import CacheError, UsageError
+from featurecache.errors import CacheError
 from featurecache.images.read import FileState
 from featurecache.store.builder import CacheBuilder, StoredRows
 from featurecache.store.records import Utf8, to_utf8
@@ -87,6 +87,19 @@ class Plan:
         return position < len(self.rows) and int(self.rows[position]) == row
 
 
+class LostContentError(CacheError):
+    """A cache would lose images that the data set does not have.
+
+    Args:
+        loss: What it would lose; ``loss`` of the error.
+        advice: What to do with arguments of ``extract``.
+    """
+
+    def __init__(self, loss: str, advice: str) -> None:
+        super().__init__(f"{loss}{advice}")
+        self.loss = loss
+
+
 def require_kept_content(builder: CacheBuilder, current: NDArray[np.bool_], sha256: Utf8) -> None:
     """Require that a cache keeps the content that it holds, under any id.
 
@@ -100,8 +113,7 @@ def require_kept_content(builder: CacheBuilder, current: NDArray[np.bool_], sha2
             because their content is not stored.
 
     Raises:
-        UsageError: Most images have another content now.
-        CacheError: Images have left the data set.
+        LostContentError: Most images have another content now, or images have left the data set.
     """
     stored = builder.stored
     kept = np.concatenate([stored.sha256[current], sha256])
@@ -111,17 +123,18 @@ def require_kept_content(builder: CacheBuilder, current: NDArray[np.bool_], sha2
     total = int(stored.present().sum()) + len(removed)
     lost = int(replaced.sum() + removed.sum())
     if replaced.any() and 2 * lost > total:
-        raise UsageError(
+        raise LostContentError(
             f"{builder.path} would lose {lost} of its {count_noun(total, 'image')}, because their "
-            "files have another content or are gone. If this is another data set, give it another "
-            "`name` or another `cache_dir`; to replace the images, give `prune`"
+            "files have another content or are gone",
+            ". If this is another data set, give it another `name` or another `cache_dir`; to "
+            "replace the images, give `prune`",
         )
     # An id that took the content of one that is gone has lost its own, which is then the one gone.
     taken = replaced & np.isin(sha256[changed], builder.outside_sha256)
     if n_gone := int(removed.sum() + taken.sum()):
         first = builder.outside[removed] if removed.any() else builder.outside
-        raise CacheError(
+        raise LostContentError(
             f"{builder.path} holds {count_noun(n_gone, 'image')} no longer in the data set, "
-            f"{first[0].decode()!r} the first: give `prune` to drop them, or another `name` or "
-            "`cache_dir`"
+            f"{first[0].decode()!r} the first",
+            ": give `prune` to drop them, or another `name` or `cache_dir`",
         )

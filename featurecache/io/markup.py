@@ -24,6 +24,8 @@ _LATEX: Final = str.maketrans(
 )
 _LONG: Final = 32
 """A column of LaTeX with a longer cell than this breaks lines."""
+_MIN_WIDTH: Final = 7
+"""Letters that a column and the space beside it take at least."""
 _MAX_ROWS: Final = 40
 """A table of LaTeX with more rows than this goes over pages."""
 
@@ -45,7 +47,12 @@ def _one_line(text: str) -> str:
 
 
 def latex_table(
-    columns: Sequence[str], rows: Sequence[Sequence[str]], *, caption: str = "", label: str = ""
+    columns: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    *,
+    caption: str = "",
+    label: str = "",
+    note: str = "",
 ) -> str:
     """Return a LaTeX table, whose first column is flush left and whose others are flush right.
 
@@ -55,13 +62,19 @@ def latex_table(
         caption: Caption, in LaTeX. Without one there is only the ``tabular``, which needs the
             package booktabs; a table of many rows is a ``longtable``.
         label: Its name for references, such as "tab:performance".
+        note: Text below a table with a caption, in LaTeX.
     """
     import pandas as pd
 
-    longest = [max(map(len, column), default=0) for column in zip(*rows, strict=True)]
+    longest = [max(map(_width, column), default=0) for column in zip(*rows, strict=True)]
     n_long = sum(length > _LONG for length in longest)
-    # Columns that break lines share what the others leave.
-    room = max(0.3, 0.95 - 0.1 * (len(columns) - n_long))
+    # Columns that break lines share what the others leave of about 70 letters.
+    others = [
+        max(_MIN_WIDTH, length, _width(name))
+        for name, length in zip(columns, longest, strict=False)
+        if length <= _LONG
+    ]
+    room = max(0.3, 0.95 - sum(others) / 70)
     narrow = rf"p{{{room / max(n_long, 1):.2f}\linewidth}}"
     alignment = ["r" if number else "l" for number in range(len(columns))]
     alignment = [
@@ -80,7 +93,14 @@ def latex_table(
         position="htbp" if caption and len(rows) <= _MAX_ROWS else None,
         longtable=bool(caption) and len(rows) > _MAX_ROWS,
     )
-    return str(text)
+    below = f"\\par\\smallskip\n{{\\footnotesize {note}\\par}}\n" if note else ""
+    end = "\\end{table}\n"
+    return f"{text.removesuffix(end)}{below}{end if text.endswith(end) else ''}"
+
+
+def _width(cell: str) -> int:
+    """Return about how many letters wide a cell is: those of commands are not printed."""
+    return len(re.sub(r"\\\w+(\{\})?|\\.", "x", re.sub(r"\\textbf\b|\$", "", cell)))
 
 
 def markdown_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

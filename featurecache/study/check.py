@@ -196,6 +196,25 @@ def find_misfit(
     return None
 
 
+def find_shortage(kind: StepKind, values: Mapping[str, Any], n_train: int) -> str | None:
+    """Return why a data set has too few training images for an experiment, or None.
+
+    Fewer may be trained on, such as without copies of test images: that is found in the training.
+
+    Args:
+        kind: The function.
+        values: Checked arguments of the function.
+        n_train: Number of the data set's training images.
+    """
+    images = "training images: give a smaller one"
+    train_size = values.get("train_size") or n_train
+    if train_size > n_train:
+        return f"`train_size` {train_size} of {kind} is more than the {n_train} {images}"
+    if kind == "finetune" and (batch_size := _finetuning(values).batch_size) > train_size:
+        return f"`batch_size` {batch_size} of {kind} is more than the {train_size} {images}"
+    return None
+
+
 def check_labels(trained: "Dataset", scored: "Dataset", label_map: LabelMap | None) -> None:
     """Check that what is trained on one data set can be scored on another.
 

@@ -145,15 +145,20 @@ def read_study(file: Path | Mapping[str, Any], *, out: Path | None = None) -> St
         out: Folder of the runs and results, instead of the one in the file.
 
     Raises:
-        UsageError: The file cannot be read, or is not a study.
+        UsageError: The file cannot be read, or is not a study; or a mapping states no ``out``.
         UnknownNameError: It names an argument, a data set, a model or a metric that does not exist.
     """
     if isinstance(file, Path):
-        name, folder, default_out = str(file), file.absolute().parent, f"studies/{file.stem}"
-        content = _check_content(_parse(file), name)
+        name, folder = str(file), file.absolute().parent
+        content = _check_content({"out": f"studies/{file.stem}", **_parse(file)}, name)
     else:
-        name, folder, default_out = "the study", Path.cwd(), "studies/study"
+        name, folder = "the study", Path.cwd()
         content = _check_content(file, name)
+        if out is None and "out" not in content:
+            raise UsageError(
+                f"{name} is a mapping and has no file to name its folder after: give `out`, as an "
+                'argument or in it, such as "studies/NAME"'
+            )
     datasets = content.get("datasets", {})
     extraction = dict(content.get("extract", {}))
     _check_arguments(name, "extract", extraction, _EXTRACTION)
@@ -179,11 +184,11 @@ def read_study(file: Path | Mapping[str, Any], *, out: Path | None = None) -> St
     metrics = content.get("metrics", list(DEFAULT_METRICS))
     for metric in metrics:
         if metric not in COLUMNS:
-            raise UnknownNameError("metric", metric, COLUMNS)
+            raise UnknownNameError("metric", metric, COLUMNS, where=name)
     study = StudyFile(
         name=name,
         folder=folder,
-        out=folder / content.get("out", default_out) if out is None else out,
+        out=folder / content["out"] if out is None else out,
         cache_dir=folder / content.get("cache_dir", "cache"),
         n_bootstrap=n_bootstrap,
         metrics=metrics,
@@ -211,7 +216,7 @@ def _parse(path: Path) -> dict[str, Any]:
 def _check_content(content: Mapping[str, Any], file: str) -> _StudyContent:
     for name in content:
         if name not in _StudyContent.__annotations__:
-            raise UnknownNameError(f"key in {file}", name, _StudyContent.__annotations__)
+            raise UnknownNameError("key", name, _StudyContent.__annotations__, where=file)
     try:
         study: _StudyContent = strict_json.validate(dict(content), _StudyContent)
         for name, options in study.get("datasets", {}).items():
@@ -249,7 +254,7 @@ def _check_arguments(
     """Check that arguments exist and that their values have the right type."""
     for name, value in given.items():
         if name not in valid:
-            raise UnknownNameError(f"argument of {section} in {file}", name, valid)
+            raise UnknownNameError("argument", name, valid, where=f"{file}, {section}")
         if value == []:
             raise UsageError(f"{file}: `{name}` of {section} is an empty list: leave it out")
         for one in _values(value, whole=name in _WHOLE):
@@ -267,12 +272,14 @@ def _check_names(study: StudyFile, step: Step) -> None:
         "features": study.features,
     }
     evaluated = [name for names in step.values.get("evaluate_on", []) for name in names]
-    named = {kind: step.values.get(kind, []) for kind in WHERE} | {"evaluate_on": evaluated}
-    for kind, names in named.items():
-        valid = known.get(kind, list(study.datasets))
+    named = {argument: step.values.get(argument, []) for argument in WHERE}
+    for argument, names in {**named, "evaluate_on": evaluated}.items():
+        kind = "dataset" if argument == "evaluate_on" else argument
         for name in names:
-            if name not in valid and (kind, step.kind) != ("model", "finetune"):
-                raise UnknownNameError(f"{kind} of a {step.kind} step", str(name), valid)
+            if name not in known[kind] and (kind, step.kind) != ("model", "finetune"):
+                where = f"{study.name}, `{argument}` of {step.kind}"
+                what = "data set" if kind == "dataset" else kind
+                raise UnknownNameError(what, str(name), known[kind], where=where)
 
 
 def _located_step(step: Step, folder: Path) -> Step:

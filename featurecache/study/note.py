@@ -30,28 +30,37 @@ def explain_table(made: MetricsTable, runs: Sequence[Metrics], *, n_bootstrap: i
         sentences += [f"Brackets are 95 % intervals over {over}."]
     if n_bootstrap < MIN_SAMPLES:
         sentences += [f"With {count_noun(n_bootstrap, 'bootstrap sample')} there are no intervals."]
+    marks = len(runs) > 1
     averages = {COLUMNS[name][0] for name in made.metrics}
     labels, supported = runs[0].macro_labels, runs[0].supported_labels
     enough = f"at least {MIN_PATIENTS} patients with a positive and {MIN_PATIENTS} with a negative"
-    if averages != {"micro"} and not supported:
-        sentences += [f"Averages over labels have no intervals: no label has {enough} image."]
-    elif "supported" in averages:
-        sentences += [
-            f"Supported averages are over the {count_noun(len(supported), 'label')} with {enough} "
-            "image."
-        ]
-    if "micro" in averages and n_bootstrap >= MIN_SAMPLES and runs[0].micro.auroc_ci is None:
-        sentences += [f"Micro averages have no intervals: they need {enough} image."]
-    if len(runs) > 1:
+    unmarked = " and therefore no marks" if marks else ""
+    not_compared = f" A value without {MARK} there has not been compared." if marks else ""
+    if marks:
         sentences += [
             f"The best value of a column is in bold. {MARK} marks values that differ from it: the "
             f"95 % interval of the paired difference{' of the first seeds' if seeds else ''} "
             "excludes 0. These intervals are not corrected for the number of rows, nor for having "
             "chosen the best one on the same images."
         ]
-    if len(runs) > 1 and "macro" in averages and 0 < len(supported) < len(labels):
+    if averages != {"micro"} and not supported:
+        sentences += [
+            f"Averages over labels have no intervals{unmarked}: no label has {enough} image."
+            f"{not_compared}"
+        ]
+    elif "supported" in averages:
+        sentences += [
+            f"Supported averages are over the {count_noun(len(supported), 'label')} with {enough} "
+            "image."
+        ]
+    if "micro" in averages and n_bootstrap >= MIN_SAMPLES and runs[0].micro.auroc_ci is None:
+        sentences += [
+            f"Micro averages have no intervals{unmarked}: they need {enough} image.{not_compared}"
+        ]
+    if marks and "macro" in averages and 0 < len(supported) < len(labels):
         sentences += [
             f"Macro averages have no marks, because {len(labels) - len(supported)} of their "
             f"{len(labels)} labels have too few patients for an interval of a difference."
+            f"{not_compared}"
         ]
     return sentences

@@ -1,6 +1,7 @@
 """The experiments of a study: one for each combination of values, each with a folder of its own."""
 
 import hashlib
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from featurecache.datasets.dataset import Dataset
-from featurecache.datasets.load import load_dataset
+from featurecache.datasets.load import UnknownFolderError, load_dataset
 from featurecache.datasets.registry import get_dataset_spec
 from featurecache.encoders.loading import check_model
 from featurecache.errors import UnknownNameError, UsageError
@@ -24,8 +25,10 @@ from featurecache.study.check import (
     check_extraction,
     check_labels,
     find_misfit,
+    find_shortage,
 )
 from featurecache.study.file import ARGUMENTS, WITHOUT_EFFECT, Step, StudyFile
+from featurecache.wording import count_noun
 
 ExperimentKind = Literal["zero_shot", "train_head", "finetune", "evaluate"]
 
@@ -117,7 +120,7 @@ def _as_text(value: Any) -> str:
     return " ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class StudyPlan:
     """What a study consists of.
 
@@ -130,6 +133,10 @@ class StudyPlan:
     file: StudyFile
     datasets: Mapping[str, Dataset]
     experiments: Sequence[Experiment]
+
+    def __repr__(self) -> str:
+        experiments = count_noun(len(self.experiments), "experiment")
+        return f"StudyPlan({experiments}, {len(self.pending)} without a run: {self.file.out})"
 
     @property
     def pending(self) -> list[Experiment]:
@@ -172,6 +179,10 @@ def make_plan(file: StudyFile) -> StudyPlan:
     identified: dict[str, Experiment] = {}
     contents = {name: _fingerprint_of(dataset) for name, dataset in datasets.items()}
     for experiment in _experiments(file, plan.prompts):
+        if experiment.kind in ("train_head", "finetune"):
+            n_train = len(datasets[experiment.dataset].rows("train"))
+            if reason := find_shortage(experiment.kind, experiment.arguments, n_train):
+                raise UsageError(f"{file.name}, data set {experiment.dataset}: {reason}")
         if (training := experiment.training) is not None:
             label_map = experiment.arguments.get("label_map")
             check_labels(datasets[training.dataset], datasets[experiment.dataset], label_map)
@@ -200,6 +211,10 @@ def _load(name: str, options: Mapping[str, Any], file: StudyFile) -> Dataset:
         return load_dataset(source, located, name=own_name, **options)
     except UnknownNameError:
         raise
+    except UnknownFolderError as error:
+        how = f'data_root = "..." in [datasets.{name}]'
+        where = f"data set {name} of {file.name}"
+        raise UnknownFolderError(source, f"{where}: {error.reason}", how=how) from error
     except (UsageError, TypeError) as error:  # an option of another type
         raise UsageError(f"data set {name} of {file.name}: {error}") from error
 
@@ -266,7 +281,7 @@ def _identity(experiment: Experiment, file: StudyFile, contents: Mapping[str, st
         "kind": experiment.kind,
         "dataset": experiment.dataset,
         "content": contents[experiment.dataset],
-        "model": experiment.model,
+        "model": _portable(experiment.model, file.folder),
         "features": experiment.features,
         "arguments": _with_effect(experiment.arguments),
         "extraction": _with_effect(file.extraction),
@@ -274,6 +289,12 @@ def _identity(experiment: Experiment, file: StudyFile, contents: Mapping[str, st
         "training": None if training is None else _identity(training, file, contents),
     }
     return fingerprint(document)
+
+
+def _portable(model: str, folder: Path) -> str:
+    """Return the name of a model, or its path, which moves with the study if it is inside."""
+    path, folder = Path(os.path.normpath(model)), Path(os.path.normpath(folder))
+    return f"./{path.relative_to(folder).as_posix()}" if path.is_relative_to(folder) else model
 
 
 def _with_effect(arguments: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """The results of a study: one long table, and tables of runs that scored the same images."""
 
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -7,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from featurecache.datasets.phantom.folder import SYNTHETIC
-from featurecache.evaluation.table import MARK, MetricsTable, table
+from featurecache.evaluation.table import MetricsTable, table
 from featurecache.io.atomic import make_folder, new_file
-from featurecache.io.markup import escape_latex, escape_markdown, markdown_table
+from featurecache.io.markup import escape_markdown, markdown_table
 from featurecache.metrics.metrics import Metrics
 from featurecache.report.report import report
 from featurecache.runs.run import Run
@@ -38,12 +39,14 @@ class StudyTable:
     """Runs that scored the same images.
 
     Attributes:
+        dataset: Name, in the study file, of the data set.
         caption: The data set and what was scored.
         metrics: Their metrics.
         note: What the numbers, brackets and marks mean.
         published: Published results on the same images.
     """
 
+    dataset: str
     caption: str
     metrics: MetricsTable
     note: str
@@ -57,6 +60,8 @@ def write_results(
     tables: Sequence[StudyTable],
 ) -> list[Path]:
     """Write ``results.csv``, ``tables.md``, ``tables.tex`` and ``report.html``.
+
+    ``tables-NAME.tex`` has the tables of one data set.
 
     Args:
         plan: The study.
@@ -72,11 +77,18 @@ def write_results(
     """
     out = plan.file.out
     make_folder(out)
+    latex = [
+        _latex(one, _label(out.absolute().name, one, tables[:number]))
+        for number, one in enumerate(tables)
+    ]
     texts = {
         "results.csv": frame.to_csv(index=False),
         "tables.md": "\n".join(map(_markdown, tables)),
-        "tables.tex": "\n".join(map(_latex, tables)),
+        "tables.tex": "\n".join(latex),
     }
+    for one, text in zip(tables, latex, strict=True):
+        name = f"tables-{one.dataset}.tex"
+        texts[name] = f"{texts[name]}\n{text}" if name in texts else text
     page = out / "report.html"
     for name, text in texts.items():
         if not _holds(out / name, text):
@@ -179,6 +191,7 @@ def _table(plan: StudyPlan, group: Mapping[Experiment, Run], one_of_several: boo
         kind = " (synthetic images)"
         note += ["The images are synthetic: scores on them say nothing about patients."]
     return StudyTable(
+        dataset=one.dataset,
         caption=f"{one.dataset}{kind}: {scored}{how}",
         metrics=made,
         note=" ".join(note),
@@ -205,18 +218,17 @@ def _markdown(one: StudyTable) -> str:
     return "\n".join(lines)
 
 
-def _latex(one: StudyTable) -> str:
-    note = escape_latex(one.note).replace(MARK, r"$^{\dagger}$")
-    lines = [
-        r"\begin{table}[htbp]",
-        rf"\caption{{{escape_latex(one.caption)}. {note}}}",
-        one.metrics.to_latex().rstrip("\n"),
-    ]
-    if one.published:
-        reported = "; ".join(
-            f"{result.method}: {result.metric} {result.value:.3f} "
-            f"({result.protocol}; {result.source})"
-            for result in one.published
-        )
-        lines += [rf"\par Published, as reported; not repeated here: {escape_latex(reported)}."]
-    return "\n".join([*lines, "\\end{table}\n"])
+def _label(study: str, one: StudyTable, before: Sequence[StudyTable]) -> str:
+    """Return the name of a table for references in LaTeX; that of a second one has a number."""
+    number = 1 + sum(other.dataset == one.dataset for other in before)
+    words = f"{study}-{one.dataset}" + (f"-{number}" if number > 1 else "")
+    return f"tab:{re.sub(r'[^A-Za-z0-9.+-]+', '-', words)}"
+
+
+def _latex(one: StudyTable, label: str) -> str:
+    reported = "; ".join(
+        f"{result.method}: {result.metric} {result.value:.3f} ({result.protocol}; {result.source})"
+        for result in one.published
+    )
+    published = f" Published, as reported; not repeated here: {reported}." if reported else ""
+    return one.metrics.to_latex(caption=one.caption, label=label, note=f"{one.note}{published}")

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from featurecache.encoders.loading import encoder_class
-from featurecache.errors import FeaturecacheError, UnknownNameError, UsageError
+from featurecache.errors import CacheError, FeaturecacheError, UnknownNameError, UsageError
 from featurecache.evaluation.zero_shot import zero_shot
 from featurecache.extraction.extract import extract
+from featurecache.extraction.plan import LostContentError
 from featurecache.finetune.finetune import finetune
 from featurecache.heads.train import train_head
 from featurecache.io.lock import exclusive_lock
@@ -22,6 +23,7 @@ from featurecache.study.check import DEFAULT_FEATURES, find_encoders, named_feat
 from featurecache.study.file import OPENING, read_study
 from featurecache.study.plan import PROPERTIES, Experiment, StudyPlan, make_plan
 from featurecache.study.results import StudyTable, results_frame, study_tables, write_results
+from featurecache.wording import count_noun
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -32,7 +34,7 @@ StudyLike = str | os.PathLike[str] | Mapping[str, Any]
 """A study file, or its content."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class StudyResult:
     """What a study found.
 
@@ -51,6 +53,12 @@ class StudyResult:
     failures: Mapping[str, str]
     files: Sequence[Path]
     runs: Mapping[Experiment, Run]
+
+    def __repr__(self) -> str:
+        experiments = count_noun(len(self.plan.experiments), "experiment")
+        done = f"{len(self.runs)} done, {len(self.failures)} failed"
+        tables = "".join(f"\n{one.caption}" for one in self.tables)
+        return f"StudyResult({experiments}, {done}: {self.plan.file.out}){tables}"
 
     def run(self, **arguments: Any) -> Run:
         """Return the run of one experiment.
@@ -90,14 +98,27 @@ class StudyResult:
         if len(found) == 1:
             return self.runs[found[0]]
         given = ", ".join(f"{name}={value!r}" for name, value in arguments.items()) or "anything"
-        candidates = "; ".join(f"{one.dataset}: {one.title}" for one in found or self.runs)
         if found:
+            differences = "; ".join(
+                f"{name}={' or '.join(values)}" for name, values in _differing(found).items()
+            )
             raise UsageError(
                 f"{len(found)} runs of the study match {given}: name more of the arguments in "
-                f"which they differ: {candidates}"
+                f"which they differ: {differences}"
             )
+        candidates = "; ".join(f"{one.dataset}: {one.title}" for one in self.runs)
         failed = "".join(f"; failed: {title}: {why}" for title, why in self.failures.items())
         raise UsageError(f"no run of the study matches {given}. Its runs: {candidates}{failed}")
+
+
+def _differing(experiments: Sequence[Experiment]) -> dict[str, list[str]]:
+    """Return the properties that are not the same in all experiments, and their values as code."""
+    names = dict.fromkeys(name for one in experiments for name in one.properties)
+    values = {
+        name: list(dict.fromkeys(repr(one.properties.get(name)) for one in experiments))
+        for name in names
+    }
+    return {name: different for name, different in values.items() if len(different) > 1}
 
 
 def plan_study(file: StudyLike, *, out: str | os.PathLike[str] | None = None) -> StudyPlan:
@@ -105,13 +126,14 @@ def plan_study(file: StudyLike, *, out: str | os.PathLike[str] | None = None) ->
 
     Args:
         file: A TOML file or its content, see ``run_study``.
-        out: Folder of the runs and results, instead of the one in the file.
+        out: See ``run_study``.
 
     Returns:
         The plan. ``plan.experiments`` are all experiments, ``plan.pending`` those without a run.
 
     Raises:
-        UsageError: The file cannot be read, or its arguments contradict each other or do not fit.
+        UsageError: The file cannot be read, its arguments contradict each other or do not fit, or
+            a mapping has no ``out``.
         UnknownNameError: It names an argument, data set, model, head, prompt set or metric that
             does not exist.
         DatasetError: A data set is missing or malformed.
@@ -153,7 +175,8 @@ def run_study(
             those of these functions; a list tries each of its values. Or a mapping with the content
             of such a file, whose paths are relative to the current folder; in place of the
             arguments of ``load_dataset`` it may have a ``Dataset``.
-        out: Folder of the runs and results, instead of the one in the file.
+        out: Folder of the runs and results, instead of the one in the file, which is by default
+            ``studies/NAME`` beside the file ``NAME.toml``. A mapping needs one.
         progress: Called before each experiment with the number of experiments that are done, that
             of all, and a description.
 
@@ -162,9 +185,9 @@ def run_study(
         ``report.html`` in the folder.
 
     Raises:
-        UsageError: The file cannot be read, its arguments contradict each other or do not fit, an
-            encoder does not offer features, this machine lacks a device, or another process is
-            running the study.
+        UsageError: The file cannot be read, its arguments contradict each other or do not fit, a
+            mapping has no ``out``, an encoder does not offer features, this machine lacks a
+            device, or another process is running the study.
         UnknownNameError: It names an argument, data set, model, head, prompt set or metric that
             does not exist.
         DatasetError: A data set is missing or malformed.
@@ -245,15 +268,21 @@ def _embed(
     classes = [encoder_class(model) for model in models]
     has_text = any(one is None or one.has_text for one in classes)
     named: Sequence[str | None] = (plan.prompts if has_text else []) or [None]
-    for prompts in named:
-        made = extract(
-            dataset,
-            models,
-            prompts=prompts,
-            features=list(map(named_features, features)),
-            cache_dir=plan.file.cache_dir,
-            **plan.file.extraction,
-        )
+    try:
+        for prompts in named:
+            made = extract(
+                dataset,
+                models,
+                prompts=prompts,
+                features=list(map(named_features, features)),
+                cache_dir=plan.file.cache_dir,
+                **plan.file.extraction,
+            )
+    except LostContentError as error:
+        raise CacheError(
+            f"{error.loss}: give the data set {dataset.name} another name in the study, or the "
+            "study another `cache_dir`"
+        ) from error
     return made
 
 

@@ -41,7 +41,18 @@ def test_latex_has_no_markup_but_that_of_the_table(n_rows):
     assert cells[5] == "a b c~d"
     # A column of long texts breaks lines.
     assert "p{" not in latex_table(["a"], [["short"]])
+    best = r"\textbf{0.812 $\pm$ 0.004 [0.790, 0.833]}"
+    assert "p{" not in latex_table(["a", "b"], [["x", best]])  # markup is not printed
     assert r"p{0.85\linewidth}" in latex_table(["a", "b"], [["x", "long " * 20]])
+
+
+@pytest.mark.parametrize("n_rows", [1, 41])
+def test_a_note_is_below_the_table(n_rows):
+    text = latex_table(["a"], [["x"]] * n_rows, caption="c", note="why")
+    name = "tabular" if n_rows == 1 else "longtable"
+    _, below = text.split(f"\\end{{{name}}}\n")
+    float_end = "\\end{table}\n" if n_rows == 1 else ""
+    assert below == "\\par\\smallskip\n{\\footnotesize why\\par}\n" + float_end
 
 
 def test_empty_table_is_latex():

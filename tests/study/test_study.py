@@ -12,7 +12,7 @@ import featurecache as fc
 from featurecache.cli.app import app
 from featurecache.datasets.nih import LABELS as NIH_LABELS
 from featurecache.datasets.registry import DATASETS
-from featurecache.errors import CheckpointError, UsageError
+from featurecache.errors import CheckpointError, DatasetError, FeaturecacheError, UsageError
 from featurecache.evaluation.table import COLUMNS
 from featurecache.study import results as study_results
 from featurecache.study import run as study_run
@@ -162,6 +162,8 @@ def test_a_note_says_why_there_are_no_intervals_or_marks(folder):
         "image."
     )
     few = f"Macro averages have no marks, because {n_labels - n_supported} of their {n_labels} "
+    uncompared = "A value without † there has not been compared."
+    assert note(run, other, n_bootstrap=20).endswith(uncompared)
     assert few in note(run, other, n_bootstrap=20)
     assert few not in note(run, other, n_bootstrap=20, metrics=["micro F1"])
     none = fc.zero_shot(phantom, prompts="signs", n_bootstrap=0)
@@ -178,6 +180,70 @@ def test_a_note_says_why_there_are_no_intervals_or_marks(folder):
         "Averages over labels have no intervals: no label has at least 5 patients with a positive "
         "and 5 with a negative image."
     )
+    assert note(small, small, n_bootstrap=20).endswith(
+        "Averages over labels have no intervals and therefore no marks: no label has at least 5 "
+        f"patients with a positive and 5 with a negative image. {uncompared}"
+    )
+
+
+def test_a_table_of_one_data_set_can_be_put_into_a_paper(folder):
+    result = fc.run_study(folder / "heads.toml")
+    out = folder / "studies/heads"
+    files = [out / f"tables-{name}.tex" for name in ("phantom", "ward")]
+    assert set(files) < set(result.files)
+    texts = [path.read_text() for path in files]
+    assert (out / "tables.tex").read_text() == "\n".join(texts)
+    for text, one in zip(texts, result.tables, strict=True):
+        assert text.startswith("\\begin{table}[htbp]\n")
+        assert f"\\caption{{{one.caption}}}\n\\label{{tab:heads-{one.dataset}}}\n" in text
+        table, note = text.split("\\end{tabular}\n")
+        assert "95 \\% intervals" not in table
+        assert note.startswith("\\par\\smallskip\n{\\footnotesize ")
+        assert note.endswith("say nothing about patients.\\par}\n\\end{table}\n")
+    first, second = study_results.study_tables(result.plan, result.runs)
+    same = [study_results._label("a_b 1%c", first, before) for before in ([second], [first])]
+    assert same == ["tab:a-b-1-c-phantom", "tab:a-b-1-c-phantom-2"]
+
+
+def test_a_study_that_moves_with_its_models_keeps_its_runs(tmp_path):
+    model = tmp_path / "before/models/ours"
+    model.mkdir(parents=True)
+    (model / "model.safetensors").touch()
+    (model / "config.json").write_text('{"model_type": "siglip"}')
+    text = STUDY.replace('"tiny"', '["tiny", "models/ours"]')
+    text += '[[finetune]]\nobjective = "bce"\nmodel = "models/ours"\ndataset = "phantom"\n'
+    (tmp_path / "before/heads.toml").write_text(text)
+
+    def folders(path):
+        plan = fc.plan_study(path)
+        return [one.folder.relative_to(path.parent) for one in plan.experiments]
+
+    before = folders(tmp_path / "before/heads.toml")
+    assert len(set(before)) == len(before) == 6 + 6 + 1
+    (tmp_path / "before").rename(tmp_path / "after")
+    assert folders(tmp_path / "after/heads.toml") == before
+
+
+def test_other_images_under_a_name_are_refused_with_advice_for_a_study(folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    content = {**tomllib.loads(STUDY), "out": "studies/other"}
+    ward = fc.load_dataset("phantom", n_images=40, seed=9)
+    content["datasets"] = {**content["datasets"], "ward": ward}
+    result = fc.run_study(content)
+    assert len(result.failures) == 2
+    for reason in result.failures.values():
+        assert "ward" in reason
+        assert "another name in the study, or the study another `cache_dir`" in reason
+        assert "prune" not in reason
+
+
+def test_an_unknown_folder_of_a_data_set_is_asked_for_in_its_section(tmp_path, monkeypatch):
+    monkeypatch.delenv("FEATURECACHE_DATA", raising=False)
+    text = STUDY.replace("[datasets.ward]", "[datasets.nih]\n[datasets.ward]")
+    (tmp_path / "heads.toml").write_text(text)
+    advice = r'heads.toml: the folder .* give data_root = "..." in \[datasets.nih\], or set FEATURE'
+    with pytest.raises(DatasetError, match=advice):
+        fc.plan_study(tmp_path / "heads.toml")
 
 
 def test_a_finished_study_computes_nothing(folder, calls, monkeypatch):
@@ -251,12 +317,24 @@ def test_trainings_are_logged_which_changes_no_run(tmp_path):
     assert [cache.prompt_sets for cache in caches] == [{"lungs"}] * 2  # the fine-tuned one, too
 
 
-def test_a_failed_experiment_stops_no_other(folder):
-    text = STUDY.replace("[30]", "[30, 5000]")
-    (folder / "large.toml").write_text(text)
+def fail_with_train_size(size, monkeypatch):
+    """Let the trainings on so many images fail."""
+    train_head = study_run.train_head
+
+    def failing(*args, **kwargs):
+        if kwargs["train_size"] == size:
+            raise FeaturecacheError("no memory")
+        return train_head(*args, **kwargs)
+
+    monkeypatch.setattr(study_run, "train_head", failing)
+
+
+def test_a_failed_experiment_stops_no_other(folder, monkeypatch):
+    (folder / "large.toml").write_text(STUDY.replace("[30]", "[30, 31]"))
+    fail_with_train_size(31, monkeypatch)
     result = CliRunner().invoke(app, ["study", str(folder / "large.toml")])
     assert result.exit_code == 1
-    assert "failed: phantom: linear, train_size 5000: " in result.stdout
+    assert "failed: phantom: linear, train_size 31: no memory" in result.stdout
     assert "its training has failed" in result.stdout
     written = pd.read_csv(folder / "studies/large/results.csv")
     assert set(written["train_size"].dropna()) == {30}
@@ -273,12 +351,23 @@ def test_dry_run_lists_experiments(tmp_path):
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("n_bootstrap", "bootstrap", "unknown key in .*: did you mean n_bootstrap"),
+        ("n_bootstrap", "bootstrap", "heads.toml: unknown key .*: did you mean n_bootstrap"),
         ("n_bootstrap = 20", 'n_bootstrap = "20"', "malformed: n_bootstrap"),
-        ("seeds = 2", "seed_count = 2", "unknown argument of train_head in .* 'seed_count'"),
-        ("macro F1", "macro F2", "unknown metric"),
+        ("seeds = 2", "seed_count = 2", "heads.toml, train_head: unknown argument 'seed_count'"),
+        ("macro F1", "macro F2", "heads.toml: unknown metric"),
         ('"linear"]', '"lineal"]', "unknown head"),
-        ('evaluate_on = ["ward"]', 'evaluate_on = ["wart"]', "did you mean ward"),
+        (
+            'evaluate_on = ["ward"]',
+            'evaluate_on = ["wart"]',
+            "heads.toml, `evaluate_on` of train_head: unknown data set .wart.: did you mean ward",
+        ),
+        ("[30]", "[30, 5000]", "heads.toml, data set phantom: `train_size` 5000 of train_head is"),
+        (
+            "[[train_head]]",
+            '[[finetune]]\nobjective = "bce"\nbatch_size = 31\ntrain_size = 30\n'
+            'dataset = "phantom"\n[[train_head]]',
+            "data set phantom: `batch_size` 31 of finetune is more than the 30 training images",
+        ),
         ("[30]", "[]", "`train_size` of train_head is an empty list"),
         ("seeds = 2", "hidden = [[64], [32]]\nseeds = 2", "no `hidden`"),
         ('model = "tiny"', "", "name at least one data set, .* and one model"),
@@ -346,6 +435,7 @@ def test_a_step_is_done_with_the_models_and_features_that_fit(tmp_path):
 head = ["linear", "concat", "clap", "attentive"]
 [[finetune]]
 objective = ["bce", "contrastive"]
+batch_size = 8
 """
     models = ("tiny", "dinov2-small", "dinov2-minilm")
     assert sorted(planned(tmp_path, MODELS + steps)) == sorted(
@@ -415,6 +505,7 @@ def test_titles_say_what_differs(tmp_path):
         '[[train_head]]\nhead = "linear"\ndataset = "phantom"\nevaluate_on = ["ward"]\n'
         "label_map = [{Edema = ['Effusion', 'Edema']}, {Mass = 'Nodule'}]\n"
         '[[finetune]]\nobjective = "bce"\ndataset = "phantom"\nhead = ["linear", "mlp"]\n'
+        "batch_size = 8\n"
     )
     experiments = fc.plan_study(tmp_path / "titles.toml").experiments
     assert [one.title for one in experiments] == [
@@ -482,7 +573,8 @@ def test_data_sets_may_be_loaded_ones(folder, monkeypatch):
     [
         ({"datasets": {"phantom": 5}}, "the study is malformed: phantom: .* dictionary"),
         ({"datasets": ["phantom"]}, "the study is malformed: datasets: .* dictionary"),
-        ({"model": "tiny"}, "unknown key in the study 'model'"),
+        ({"model": "tiny"}, "the study: unknown key 'model'"),
+        ({}, "the study is a mapping .* give `out`"),
         ({"zero_shot": {"scoring": "pair"}}, "the study is malformed: zero_shot: .* list"),
     ],
 )
@@ -500,7 +592,7 @@ def test_a_data_set_of_one_label(tmp_path):
 
 
 def test_an_encoder_to_fine_tune_need_not_be_embedded(tmp_path):
-    step = '[[finetune]]\nmodel = "{}"\nobjective = "bce"\n'
+    step = '[[finetune]]\nmodel = "{}"\nobjective = "bce"\nbatch_size = 8\n'
     (tmp_path / "heads.toml").write_text(STUDY + step.format("dinov2-small"))
     plan = fc.plan_study(tmp_path / "heads.toml")
     tuned = [one.model for one in plan.experiments if one.kind == "finetune"]
@@ -534,9 +626,13 @@ def test_a_run_is_found_by_its_arguments(folder, arguments, dataset, title):
     [
         (
             {"head": "linear", "seeds": 2},
-            "2 runs of the study match head='linear', seeds=2: .* phantom: linear; ward: linear",
+            "2 runs of the study match head='linear', seeds=2: name more of the arguments in which "
+            "they differ: kind='train_head' or 'evaluate'; dataset='phantom' or 'ward'$",
         ),
-        ({}, "6 runs of the study match anything"),
+        (
+            {},
+            "6 runs of the study match anything: .* method='zero-shot' or 'prototype' or 'linear'",
+        ),
         ({"train_size": 60}, "no run of the study matches train_size=60. Its runs: phantom: zero"),
         ({"prompts": "lungs", "train_size": 30}, "no run of the study matches"),
         ({"heads": "linear"}, "unknown argument of a study's runs 'heads': did you mean head"),
@@ -548,10 +644,18 @@ def test_no_or_several_runs_of_the_arguments(folder, arguments, message):
         result.run(**arguments)
 
 
-def test_the_run_of_a_failed_experiment_is_not_found(folder):
-    (folder / "failing.toml").write_text(STUDY.replace("[30]", "[5000]"))
+def test_the_run_of_a_failed_experiment_is_not_found(folder, monkeypatch):
+    (folder / "failing.toml").write_text(STUDY.replace("[30]", "[31]"))
+    fail_with_train_size(31, monkeypatch)
     result = fc.run_study(folder / "failing.toml")
-    with pytest.raises(UsageError, match=r"failed: phantom: linear: .*5000"):
+    out = folder / "studies/failing"
+    captions = [one.caption for one in result.tables]
+    assert repr(result).splitlines() == [
+        f"StudyResult(6 experiments, 2 done, 4 failed: {out})",
+        *captions,
+    ]
+    assert repr(result.plan) == f"StudyPlan(6 experiments, 4 without a run: {out})"
+    with pytest.raises(UsageError, match=r"failed: phantom: linear: no memory"):
         result.run(head="linear", dataset="phantom")
 
 
