@@ -22,6 +22,7 @@ from featurecache.cli.app import app
 from featurecache.errors import FeaturecacheError
 from featurecache.heads.registry import HEADS
 from featurecache.report.table import format_interval
+from featurecache.study import plan as study_plan
 from featurecache.study import results as study_results
 from featurecache.study import run as study_run
 from featurecache.study.run import StudyResult
@@ -186,6 +187,7 @@ def test_script_does_the_experiments_of_its_study_file(
     name: str, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(study, "read_study", read_study)
+    monkeypatch.setattr(study_plan, "find_shortage", lambda *_: None)  # of the few images
     monkeypatch.setenv("FEATURECACHE_DATA", str(data))
     opened = open_study(name, __doc__, ["--data", str(data), "--work", str(tmp_path)])
     folders = [one.folder for one in fc.plan_study(opened.content).experiments]
@@ -252,6 +254,7 @@ def squeeze_features_titles() -> Iterator[str]:
 def test_dry_run_lists_the_experiments_of_a_study_file(
     name: str, expected: list[str], data: Path, monkeypatch: pytest.MonkeyPatch
 ):
+    monkeypatch.setattr(study_plan, "find_shortage", lambda *_: None)  # of the few images
     monkeypatch.setenv("FEATURECACHE_DATA", str(data))
     file = str(PIPELINES / f"{name}.toml")
     result = CliRunner().invoke(app, ["study", file, "--dry-run", "--json"])
