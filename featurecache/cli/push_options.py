@@ -60,6 +60,8 @@ def print_push(push: "Push", *, json: bool) -> None:
         ["file", "size"],
         [[name, format_size(size)] for name, size in push.files.items()],
     )
+    if push.left_out:
+        print_result(f"not sent: {', '.join(push.left_out)}")
     print_result(f"ids: {push.ids}")
     for line in push.terms:
         print_result(f"terms: {line}")

@@ -22,7 +22,7 @@ VOCABULARY_FILES = (
     "spiece.model",
     "tokenizer.model",
 )
-_TOKENIZER_FILES = (
+TOKENIZER_FILES = (
     *VOCABULARY_FILES,
     "merges.txt",
     "added_tokens.json",
@@ -145,7 +145,7 @@ def tokenizer_files(folder: Path) -> tuple[Path, ...]:
         CheckpointError: The folder has no vocabulary.
     """
     require_vocabulary(folder)
-    return tuple(folder / name for name in _TOKENIZER_FILES if (folder / name).is_file())
+    return tuple(folder / name for name in TOKENIZER_FILES if (folder / name).is_file())
 
 
 def tokenizer_hashes(folder: Path) -> dict[str, str]:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import torch
     from PIL.Image import Image
 
-_PROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json")
+PROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json")
 _DINOV3_PROCESSOR = "DINOv3ViTImageProcessor"
 _POSITION_IDS = "position_ids"
 _LOCAL: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
@@ -143,9 +143,9 @@ def processor_files(folder: Path) -> tuple[Path, ...]:
     Raises:
         CheckpointError: The folder has none.
     """
-    files = tuple(folder / name for name in _PROCESSOR_FILES if (folder / name).is_file())
+    files = tuple(folder / name for name in PROCESSOR_FILES if (folder / name).is_file())
     if not files:
-        raise CheckpointError(f"{folder} has no {_PROCESSOR_FILES[0]}: fetch that file too")
+        raise CheckpointError(f"{folder} has no {PROCESSOR_FILES[0]}: fetch that file too")
     return files
 
 

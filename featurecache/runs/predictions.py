@@ -83,6 +83,19 @@ class Predictions:
         learned: NDArray[np.bool_] = np.logical_or.reduce(~np.isnan(self.probability))
         return learned
 
+    def take(self, rows: NDArray[np.intp]) -> "Predictions":
+        """Return these rows, in this order."""
+        return Predictions(
+            ids=self.ids[rows],
+            patients=self.patients[rows],
+            studies=self.studies[rows],
+            splits=self.splits[rows],
+            sha256=self.sha256[rows],
+            label_names=self.label_names,
+            truth=self.truth[rows],
+            probability=self.probability[rows],
+        )
+
     def to_pandas(self, rules: "DecisionRules") -> "pd.DataFrame":
         """Return a DataFrame with the columns of ``predictions.csv``.
 

@@ -32,6 +32,7 @@ class Push:
         repo_id: The repository.
         name: What is called so in it: "DATASET/MODEL.h5", or the name of a run.
         files: Bytes of each file, by its path in the repository.
+        left_out: Files in the run folder that are not sent: plots, and what is not of the run.
         ids: Whether the ids are pseudonymized, and with which key.
         terms: A sentence on the terms of each data set.
         public: Whether a new repository is public.
@@ -42,6 +43,7 @@ class Push:
     repo_id: str
     name: str
     files: Mapping[str, int]
+    left_out: tuple[str, ...]
     ids: str
     terms: tuple[str, ...]
     public: bool
@@ -118,6 +120,7 @@ def push_cache(
             repository,
             name,
             {name: shared},
+            left_out=(),
             ids=describe_id_scheme(copy.header.collection),
             terms=terms,
             public=public,
@@ -139,8 +142,9 @@ def push_run(
     """Send a run folder to a model repository of the Hugging Face hub.
 
     Sent are settings, metrics, predictions, weights and the list of training images, with ids as
-    in ``push_cache`` and without paths. Plots and contact sheets stay here. A trained model holds
-    what it learned from the images, and some heads embeddings of training images.
+    in ``push_cache``, in the order of these, and without paths. Plots, contact sheets and files
+    that are not of the run stay here. A trained model holds what it learned from the images, and
+    some heads embeddings of training images.
 
     Args:
         run: The run folder.
@@ -177,7 +181,7 @@ def push_run(
     name = path.resolve().name
     with scratch_folder(path.resolve()) as folder:
         shared = folder / "run"
-        write_shared_run(path, shared, key=id_key)
+        left_out = write_shared_run(path, shared, key=id_key)
         files = {
             file.relative_to(shared).as_posix(): file
             for file in sorted(shared.rglob("*"))
@@ -189,6 +193,7 @@ def push_run(
             repository,
             name,
             files,
+            left_out=left_out,
             ids=ids,
             terms=terms,
             public=public,
@@ -214,6 +219,7 @@ def _send(
     name: str,
     files: Mapping[str, Path],
     *,
+    left_out: tuple[str, ...],
     ids: str,
     terms: Terms,
     public: bool,
@@ -226,6 +232,7 @@ def _send(
         repo_id=repository.id,
         name=name,
         files={CARD: len(card.encode()), **sizes},
+        left_out=left_out,
         ids=ids,
         terms=tuple(terms.lines()),
         public=public,

@@ -1,5 +1,6 @@
 """Write the copy of a run folder that may leave this machine."""
 
+import re
 import shutil
 from collections.abc import Mapping
 from dataclasses import replace
@@ -10,6 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featurecache.datasets.pseudonymize import IdKey
+from featurecache.encoders.checkpoint import TOKENIZER_FILES
+from featurecache.encoders.pretrained import PROCESSOR_FILES
 from featurecache.errors import RunError
 from featurecache.io import json as strict_json
 from featurecache.provenance.names import key_fingerprint, pseudonymized_collection
@@ -19,8 +22,16 @@ from featurecache.runs.predictions import Predictions, write_predictions
 from featurecache.runs.run import decision_rules, load_run
 from featurecache.sharing.pseudonyms import pseudonymize_training, without_folders
 
-_SUFFIXES: Final = (".json", ".safetensors", ".csv", ".txt", ".model")
-"""Files of runs, and of the encoders of fine-tunings. Plots and images stay here."""
+_FILES: Final = frozenset(
+    (
+        *("config.json", "metrics.json", "predictions.csv", "history.csv", PROVENANCE_FILE),
+        *("head.safetensors", "encoder/config.json", "encoder/model.safetensors.index.json"),
+        *(f"encoder/{name}" for name in (*PROCESSOR_FILES, *TOKENIZER_FILES)),
+    )
+)
+"""Files of runs, and of the encoders of fine-tunings. Plots and images are not sent."""
+
+_ENCODER_WEIGHTS: Final = re.compile(r"encoder/model(?:-\d+-of-\d+)?\.safetensors")
 
 _WITH_PATHS: Final = ("config.json", "metrics.json", "encoder/config.json")
 """Files that may name other files of this machine."""
@@ -29,13 +40,19 @@ _LOCAL: Final = {"data": None, "weights": None, "teacher": None, "groups": None,
 """What the config of a run says about this machine, and what takes its place."""
 
 
-def write_shared_run(run: Path, folder: Path, *, key: IdKey | None) -> None:
+def write_shared_run(run: Path, folder: Path, *, key: IdKey | None) -> tuple[str, ...]:
     """Write a run without what identifies images, patients or this machine.
+
+    With a key, predictions are in the order of the pseudonyms, as in a shared cache: their own
+    order, often that of the ids, would tell which image is which.
 
     Args:
         run: The run folder.
         folder: The folder to create.
         key: The key of the pseudonyms; None keeps ids and hashes of files.
+
+    Returns:
+        The files in the run folder that were left out, because they are not of the run, or plots.
 
     Raises:
         RunError: The run is damaged, or a learning curve.
@@ -43,14 +60,18 @@ def write_shared_run(run: Path, folder: Path, *, key: IdKey | None) -> None:
     """
     loaded = load_run(run)
     folder.mkdir()
+    left_out = []
     for path in sorted(run.rglob("*")):
         name = path.relative_to(run).as_posix()
-        if path.is_dir() or path.suffix not in _SUFFIXES or name.startswith("."):
+        if path.is_dir():
+            continue
+        if name not in _FILES and not _ENCODER_WEIGHTS.fullmatch(name):
+            left_out.append(name)
             continue
         target = folder / name
         target.parent.mkdir(parents=True, exist_ok=True)
-        if path.name == PROVENANCE_FILE:
-            write_json(target, pseudonymize_training(read_provenance(path.parent), key).to_json())
+        if name == PROVENANCE_FILE:
+            write_json(target, pseudonymize_training(read_provenance(run), key).to_json())
         elif name in _WITH_PATHS:
             document = _read(run, name)
             if name == "config.json":
@@ -62,6 +83,7 @@ def write_shared_run(run: Path, folder: Path, *, key: IdKey | None) -> None:
         is_hashed = _is_pseudonymized(loaded.config)
         scored = _pseudonymize(loaded.scored, key, hashed=is_hashed)
         write_predictions(folder, scored, decision_rules(loaded))
+    return tuple(left_out)
 
 
 def _read(run: Path, name: str) -> Any:
@@ -101,8 +123,12 @@ def _is_pseudonymized(config: Mapping[str, Any]) -> bool:
 
 def _pseudonymize(scored: Predictions, key: IdKey, *, hashed: bool) -> Predictions:
     scored = replace(scored, sha256=np.full(len(scored.ids), ""))
-    if hashed:
-        return scored
+    if not hashed:
+        scored = _hash_ids(scored, key)
+    return scored.take(np.argsort(scored.ids, kind="stable"))
+
+
+def _hash_ids(scored: Predictions, key: IdKey) -> Predictions:
     studies = _map(key.hash_study, scored.studies)
     hash_patient = key.hash if np.array_equal(scored.patients, scored.ids) else key.hash_patient
     return replace(

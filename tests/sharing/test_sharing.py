@@ -138,6 +138,46 @@ def test_ids_and_hashes_are_kept_only_when_asked(hub: Hub, tmp_path: Path) -> No
         fc.push_cache(cache, REPO, keep_ids=True, key="k")
 
 
+def test_only_files_of_the_run_are_sent_and_the_others_named(hub: Hub, tmp_path: Path) -> None:
+    cache = make_cache(tmp_path / "toy" / "m.h5")
+    run = fc.train_head(cache, "linear", controls=False, n_bootstrap=0).save("runs/one")
+    files = {path.name for path in run.iterdir()}
+    others = ["encoder/mine.json", "mine.csv", "notes.txt", "roc.png", "sub/config.json"]
+    for name in others:
+        (run / name).parent.mkdir(exist_ok=True)
+        (run / name).write_text("0001.png is Anna")
+    outcome = CliRunner().invoke(main, ["runs", "push", REPO, str(run)])
+    assert f"not sent: {', '.join(others)}" in " ".join(outcome.stdout.split())
+    push = fc.push_run(run, REPO, yes=True)
+    assert list(push.left_out) == others
+    sent = hub.repos[f"models/{REPO}"].files
+    assert set(sent) == {*files, "README.md", "featurecache.json"}
+    assert not [name for name, content in sent.items() if b"Anna" in content]
+
+
+def test_a_pulled_run_compares_and_predicts_as_the_one_that_was_sent(
+    hub: Hub, tmp_path: Path
+) -> None:
+    cache = make_cache(tmp_path / "toy" / "m.h5")
+    pulled = []
+    for head in ("linear", "prototype"):
+        fc.train_head(cache, head, controls=False, n_bootstrap=0).save(f"runs/{head}")
+        fc.push_run(f"runs/{head}", f"{REPO}-{head}", yes=True)
+        pulled.append(fc.pull_run(f"{REPO}-{head}", f"pulled/{head}"))
+        own = fc.load_run(f"runs/{head}")
+        assert pulled[-1].metrics == own.metrics
+        # The cache has no image files, but its embeddings.
+        columns = ["Edema probability", "Mass probability"]
+        expected = own.predict(cache)[columns]
+        pd.testing.assert_frame_equal(pulled[-1].predict(cache)[columns], expected)
+    (own,) = fc.compare(["runs/linear", "runs/prototype"]).comparisons
+    (result,) = fc.compare([run.path for run in pulled]).comparisons
+    for name, label in own.per_label.items():
+        for metric, compared in label.items():
+            assert result.per_label[name][metric].first == compared.first
+            assert result.per_label[name][metric].run == compared.run
+
+
 def test_a_run_comes_back_with_the_pseudonyms_of_its_cache(hub: Hub, tmp_path: Path) -> None:
     cache = make_cache(tmp_path / "toy" / "m.h5")
     run = fc.train_head(cache, "prototype", controls=False, n_bootstrap=20)
@@ -164,6 +204,9 @@ def test_a_run_comes_back_with_the_pseudonyms_of_its_cache(hub: Hub, tmp_path: P
         study=[digest(f"study {n}") for n in run.predictions["study"]],
         sha256="",
     )
+    # The order of a run, often that of its ids, would tell which image is which.
+    assert pulled.predictions["id"].tolist() != expected["id"].tolist()
+    expected = expected.sort_values("id", ignore_index=True)
     pd.testing.assert_frame_equal(pulled.predictions, expected)
     assert pulled.metrics == run.metrics
     fc.push_cache(cache, REPO, yes=True)
