@@ -13,6 +13,7 @@ from importlib.metadata import version
 from typing import Annotated, Any, Final, Literal
 
 from fastapi import FastAPI, HTTPException, Query, Request
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
@@ -23,6 +24,7 @@ from featurecache.errors import ImageError, ImageTimeoutError, UsageError
 from featurecache.images.formats import SNIFFED_BYTES, looks_like_image
 from featurecache.serve.limits import Limits
 from featurecache.serve.service import DEFAULT_NEAREST, NOTICE, PredictionService
+from featurecache.views import side_of_view
 
 MAX_NEAREST: Final = 100
 BODY_TIMEOUT: Final = 60.0
@@ -133,6 +135,16 @@ def build_application(service: PredictionService, *, token: str | None, limits: 
 
     async def answer(request: Request, **options: Any) -> Mapping[str, Any]:
         authorize(request)
+        if unknown := sorted(request.query_params.keys() - options.keys()):
+            raise HTTPException(
+                422, f"unknown parameters: {', '.join(unknown)}; valid: {', '.join(options)}"
+            )
+        if options["view"] and not side_of_view(options["view"]):
+            raise HTTPException(
+                422,
+                f"view={options['view']} is neither frontal nor lateral: give PA, AP, lateral, LL "
+                "or RL, or leave it out",
+            )
         if "nearest" in request.query_params and service.cache is None:
             raise HTTPException(422, "this server has no cache to search")
         with metrics.slot(limits.max_requests):
@@ -197,6 +209,7 @@ def build_application(service: PredictionService, *, token: str | None, limits: 
     app.add_api_route("/health", health, methods=["GET"])
     app.add_api_route("/metrics", expose, methods=["GET"])
     app.add_exception_handler(Exception, _report_failure)
+    app.add_exception_handler(RequestValidationError, _report_parameters)
     return app
 
 
@@ -218,6 +231,13 @@ async def _discard_body(request: Request) -> None:
 async def _report_failure(request: Request, error: Exception) -> JSONResponse:
     """Answer without details, which the log of the server has."""
     return JSONResponse({"detail": "the server failed: see its output"}, 500)
+
+
+async def _report_parameters(request: Request, error: Exception) -> JSONResponse:
+    """Answer which parameter is wrong, as a sentence like every other refusal."""
+    assert isinstance(error, RequestValidationError)
+    reasons = (f"{one['loc'][-1]}: {one['msg']}" for one in error.errors())
+    return JSONResponse({"detail": "; ".join(reasons)}, 422)
 
 
 class _Metrics:

@@ -150,7 +150,7 @@ def prediction_app(
     if token is not None and service.has_original_ids and not share_ids:
         raise UsageError(
             "anyone who has the token would read the ids of cached images, such as names of files: "
-            "set `share_ids`, or give as `cache` one with pseudonymized ids"
+            "set `share_ids`, or give a `cache` whose ids are pseudonymized"
         )
     from featurecache.serve.application import build_application
 

@@ -209,8 +209,18 @@ def test_slow_image_gets_its_answer_at_once(client, monkeypatch):
 def test_wrong_methods_paths_and_parameters_are_refused(run, client):
     assert client.get("/predict").status_code == 405
     assert client.get("/../etc/passwd").status_code == 404
-    for query in ("nearest=0", "nearest=101", "embedding=perhaps"):
-        assert client.post(f"/predict?{query}", content=GOOD).status_code == 422
+    for query, reason in {
+        "nearest=0": "nearest: Input should be greater than or equal to 1",
+        "nearest=101": "nearest: ",
+        "embedding=perhaps": "embedding: ",
+        "view=up": "view=up is neither frontal nor lateral: give PA, AP, lateral, LL or RL",
+        "views=PA&b=1": "unknown parameters: b, views; valid: view, nearest, embedding",
+    }.items():
+        response = client.post(f"/predict?{query}", content=GOOD)
+        assert response.status_code == 422
+        assert response.json()["detail"].startswith(reason)
+    for view in ("", "PA", "postero-anterior", "lateral"):
+        assert client.post(f"/predict?view={view}", content=GOOD).status_code == 200
     assert client.get("/docs").status_code == 404  # would load scripts from the network
     assert "/predict" in client.get("/openapi.json").json()["paths"]
 
