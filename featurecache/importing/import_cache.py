@@ -136,7 +136,8 @@ def import_cache(
         folds: Number of folds, by patient, instead of a column of splits.
         fold: The fold that is test.
         seed: Seed of what the column of splits does not state.
-        progress: Called with the number of embeddings read and the total.
+        progress: Called with the number of embeddings read and the total; before that, with the
+            number of TFRecord files whose ids were read and their total.
 
     Returns:
         The cache.
@@ -181,7 +182,13 @@ def import_cache(
         images = _of_export(export, name)
         model = model or export.header["model"]
     else:
-        vectors = open_vectors(source, _as_list(embedding), separator=separator, encoding=encoding)
+        vectors = open_vectors(
+            source,
+            _as_list(embedding),
+            separator=separator,
+            encoding=encoding,
+            progress=progress,
+        )
         if not model:
             raise UsageError("give `model`, the name of the encoder that made the embeddings")
         listing = _find_table(vectors, table, separator=separator, encoding=encoding)

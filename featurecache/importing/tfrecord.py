@@ -31,6 +31,8 @@ _HEADER: Final = struct.Struct("<QI")
 _CHECKSUM: Final = struct.Struct("<I")
 _LARGEST_RECORD: Final = 2**24
 """Room for an image of 1024 x 1024, too; a malicious record takes many times its own memory."""
+_MOST_FEATURES: Final = 10_000
+"""Per record; millions of empty ones fit into it, and each takes microseconds to look at."""
 _GZIP: Final = b"\x1f\x8b"
 _DAMAGED: Final = "the file is damaged, or no TFRecord file: copy or download it again"
 
@@ -93,11 +95,16 @@ def read_examples(file: Path) -> Iterator[Features]:
     for number, record in enumerate(_read_records(file), 1):
         try:
             entries = example.FromString(record).features.feature
-        except DecodeError as error:
+        except (DecodeError, UnicodeDecodeError) as error:  # the latter by pure Python
             raise DatasetError(
                 f"{file}, record {number}, is no tf.train.Example: save the embeddings in another "
                 "format"
             ) from error
+        if len(entries) > _MOST_FEATURES:
+            raise DatasetError(
+                f"{file}, record {number}, has {len(entries):,} features, more than the "
+                f"{_MOST_FEATURES:,} that are read: save the embeddings in another format"
+            )
         features = {entry.key: entry.value for entry in entries}
         yield {name: _values(feature) for name, feature in features.items()}
 

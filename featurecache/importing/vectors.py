@@ -18,6 +18,7 @@ from featurecache.datasets.typed_table import holds_vectors
 from featurecache.errors import DatasetError, UsageError
 from featurecache.export.tables import MARKER
 from featurecache.importing import tfrecord
+from featurecache.progress import Progress
 from featurecache.store.cache import BLOCK_ROWS
 from featurecache.wording import count_noun
 
@@ -68,6 +69,7 @@ def open_vectors(
     *,
     separator: str | None = None,
     encoding: str | None = None,
+    progress: Progress | None = None,
 ) -> Vectors:
     """Open the embeddings in a file or folder.
 
@@ -79,6 +81,7 @@ def open_vectors(
             of a feature in TFRecord files.
         separator: See ``open_table``.
         encoding: See ``open_table``.
+        progress: Called with the number of TFRecord files whose ids were read and the total.
 
     Raises:
         DatasetError: The file or folder is missing, is of another kind, or cannot be read.
@@ -92,7 +95,7 @@ def open_vectors(
         )
     if source.is_dir():
         if not (source / "img_emb").is_dir():
-            return _folder(source, embedding)
+            return _folder(source, embedding, progress)
         if embedding:
             raise UsageError(f"{source} is of clip-retrieval: leave out `embedding`")
         return _clip_retrieval(source)
@@ -114,7 +117,7 @@ def open_vectors(
             )
         return _number_columns(table, embedding)
     if tfrecord.SUFFIX.search(name):
-        return _examples(source, [source], embedding)
+        return _examples(source, [source], embedding, progress)
     raise DatasetError(
         f"{source} holds no embeddings that can be read: give a folder, or a file whose name ends "
         f"in .npy, .npz, .tfrecord, {', '.join(TABLE_SUFFIXES)}"
@@ -202,7 +205,7 @@ class _ConcatenatedRows:
         return enumerate(rows, 1)
 
 
-def _folder(folder: Path, embedding: Sequence[str]) -> Vectors:
+def _folder(folder: Path, embedding: Sequence[str], progress: Progress | None) -> Vectors:
     """Open a folder with a file for each image, or with TFRecord files."""
     files: dict[str, list[Path]] = {}
     for path in sorted(folder.rglob("*")):
@@ -221,7 +224,7 @@ def _folder(folder: Path, embedding: Sequence[str]) -> Vectors:
     ((kind, paths),) = files.items()
     if kind == "TFRecord":
         tfrecord.require_all_shards(paths)
-        return _examples(folder, paths, embedding)
+        return _examples(folder, paths, embedding, progress)
     if embedding and kind == ".npy":
         raise UsageError(f"{folder} has .npy files, of one array each: leave out `embedding`")
     return _file_per_image(folder, paths, embedding)
@@ -260,7 +263,9 @@ def _only_array(file: Path, names: Sequence[str], embedding: Sequence[str]) -> s
     return names[0]
 
 
-def _examples(source: Path, files: Sequence[Path], embedding: Sequence[str]) -> Vectors:
+def _examples(
+    source: Path, files: Sequence[Path], embedding: Sequence[str], progress: Progress | None
+) -> Vectors:
     """Open TFRecord files with an embedding in each record.
 
     The id of an image is the feature ``image/id``, or, if a file has a single record without it,
@@ -269,7 +274,11 @@ def _examples(source: Path, files: Sequence[Path], embedding: Sequence[str]) -> 
     if len(embedding) > 1:
         raise UsageError("`embedding` names one feature of TFRecord files")
     folder = source if source.is_dir() else source.parent
-    ids = [image for file in files for image in _example_ids(file, folder)]
+    ids: list[str] = []
+    for number, file in enumerate(files, 1):
+        ids += _example_ids(file, folder)
+        if progress is not None:
+            progress(number, len(files))
 
     def vectors() -> Iterator[tuple[str, NDArray[np.float32]]]:
         for file in files:

@@ -245,6 +245,10 @@ def no_ids() -> None:
         (gzip_cut_off, "00000-of-00002.tfrecord cannot be read: EOFError"),
         (replaced(b"\x0a\x7f"), "record 1, is no tf.train.Example: save the embeddings in another"),
         (replaced(field(1, field(1, field(1, b"\xff")))), "record 1, is no tf.train.Example"),
+        (
+            replaced(field(1, b"\x0a\x00" * 10_001)),
+            "record 1, has 10,001 features, more than the 10",
+        ),
         (replaced(example({"image/id": b"z"})), "floating-point numbers none: give the name"),
         (replaced(example({"image/id": b"z", "embedding": b"0"})), "floating-point numbers none"),
         (replaced(example({"image/id": b"z", "embedding": [1.0]})), "1 number, the first one 5"),
@@ -268,6 +272,15 @@ def test_what_cannot_be_read_is_refused_with_the_file_and_the_reason(
     with pytest.raises(ValueError, match=problem):
         fc.import_cache("set", model="m")
     assert not [path for path in Path("cache").rglob("*") if path.is_file()]
+
+
+def test_reading_ids_reports_the_files_that_are_done() -> None:
+    release()
+    reported: list[tuple[int, int]] = []
+    fc.import_cache("set", model="m", progress=lambda done, total: reported.append((done, total)))
+    files, embeddings = reported[:N], reported[N:]
+    assert files == [(number, N) for number in range(1, N + 1)]
+    assert embeddings == [(4, N), (N, N)]
 
 
 def test_names_that_are_several_images_are_not_matched() -> None:
