@@ -82,7 +82,10 @@ class FinetuneConfig:
     )
     precision: Precision = setting("fp32", help="Precision of the encoder; bf16 is autocast.")
     seed: int = setting(
-        0, help="Seed of initial weights, order of images, augmentation and dropout.", minimum=0
+        0,
+        help="Seed of initial weights, order of images, augmentation and dropout.",
+        minimum=0,
+        below=2**63,
     )
 
     def __post_init__(self) -> None:

@@ -103,6 +103,7 @@ class HeadConfig:
         0,
         help="Random seed of initial weights, dropout, noise, order and choice of images.",
         minimum=0,
+        below=2**63,
     )
 
     @property

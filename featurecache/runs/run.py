@@ -337,7 +337,7 @@ class Run:
         require_same_units(self.units, opened.units, names=(name, str(opened.path)))
         return model.evaluate(
             opened,
-            name=name,
+            name=self.name,
             label_map=label_map,
             split=split,
             prevalence=prevalence,

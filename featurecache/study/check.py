@@ -1,7 +1,8 @@
 """What can be checked of a study without computing anything."""
 
+import inspect
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields
 from itertools import product
 from pathlib import Path
@@ -10,13 +11,15 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, get_args
 from featurecache.encoders.loading import check_model, encoder_class, load_encoder
 from featurecache.errors import UnknownNameError, UsageError
 from featurecache.evaluation.label_matching import match_labels
+from featurecache.evaluation.zero_shot import zero_shot
 from featurecache.evaluation.zero_shot_scores import Scoring
 from featurecache.extraction.update import check_numbers
 from featurecache.features import parse_features
 from featurecache.finetune.config import FinetuneConfig, make_config
+from featurecache.finetune.finetune import finetune
 from featurecache.heads.config import HeadConfig
 from featurecache.heads.registry import head_spec
-from featurecache.heads.train import check_repeats
+from featurecache.heads.train import check_repeats, train_head
 from featurecache.images.gray_range import check_bit_depth
 from featurecache.images.subprocess_decoder import IMAGE_TIMEOUT
 from featurecache.label_cells import LabelPolicy
@@ -32,6 +35,11 @@ from featurecache.units import Units
 if TYPE_CHECKING:
     from featurecache.datasets.dataset import Dataset
 
+_FUNCTIONS: Final[Mapping[StepKind, Callable[..., Any]]] = {
+    "zero_shot": zero_shot,
+    "train_head": train_head,
+    "finetune": finetune,
+}
 DEFAULT_FEATURES: Final = "default"
 _LOADING: Final = ("backend", "precision", "resize", "views")
 """Arguments of ``extract`` that decide how an encoder is loaded, beside its device."""
@@ -142,6 +150,25 @@ def check_arguments(kind: StepKind, values: Mapping[str, Any]) -> None:
         )
     if kind == "finetune":
         load_prompts(_finetuning(values).prompts)
+
+
+def without_defaults(kind: StepKind, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the arguments that change what a function does: equal ones for equal calls.
+
+    Args:
+        kind: The function.
+        values: Checked arguments of the function.
+    """
+    if "recipe" in values:  # which has defaults of its own
+        return dict(values)
+    parameters = inspect.signature(_FUNCTIONS[kind]).parameters
+    defaults = {name: parameter.default for name, parameter in parameters.items()}
+    return {
+        # 1 and 1.0 are the same number, but not the same JSON.
+        name: float(value) if isinstance(defaults.get(name), float) else value
+        for name, value in values.items()
+        if name not in defaults or value != defaults[name]
+    }
 
 
 def find_misfit(

@@ -1,5 +1,6 @@
 """Read a study file: data sets, encoders, and steps with the values to try of each argument."""
 
+import os
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -153,7 +154,8 @@ def read_study(file: Path | Mapping[str, Any], *, out: Path | None = None) -> St
         content = _check_content({"out": f"studies/{file.stem}", **_parse(file)}, name)
     else:
         name, folder = "the study", Path.cwd()
-        content = _check_content(file, name)
+        paths = {key: os.fspath(file[key]) for key in ("out", "cache_dir") if _is_path(file, key)}
+        content = _check_content({**file, **paths}, name)
         if out is None and "out" not in content:
             raise UsageError(
                 f"{name} is a mapping and has no file to name its folder after: give `out`, as an "
@@ -204,6 +206,10 @@ def read_study(file: Path | Mapping[str, Any], *, out: Path | None = None) -> St
     return study
 
 
+def _is_path(content: Mapping[str, Any], key: str) -> bool:
+    return isinstance(content.get(key), os.PathLike)
+
+
 def _parse(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(read_text(path, encoding="utf-8-sig"))
@@ -216,7 +222,7 @@ def _parse(path: Path) -> dict[str, Any]:
 def _check_content(content: Mapping[str, Any], file: str) -> _StudyContent:
     for name in content:
         if name not in _StudyContent.__annotations__:
-            raise UnknownNameError("key", name, _StudyContent.__annotations__, where=file)
+            raise UnknownNameError("key", str(name), _StudyContent.__annotations__, where=file)
     try:
         study: _StudyContent = strict_json.validate(dict(content), _StudyContent)
         for name, options in study.get("datasets", {}).items():
@@ -236,6 +242,8 @@ def _step(kind: StepKind, arguments: Mapping[str, Any], file: str) -> Step:
     for name in WITHOUT_EFFECT:
         if len(values.get(name, [])) > 1:
             raise UsageError(f"{file}: `{name}` of {kind} changes no result: give one value")
+    if "label_map" in values and "evaluate_on" not in values:
+        raise UsageError(f"{file}: `label_map` of {kind} has no effect without `evaluate_on`")
     if kind == "train_head":
         values.setdefault("head", ["weighted_sum"])
     return Step(kind, values)
@@ -254,8 +262,8 @@ def _check_arguments(
     """Check that arguments exist and that their values have the right type."""
     for name, value in given.items():
         if name not in valid:
-            raise UnknownNameError("argument", name, valid, where=f"{file}, {section}")
-        if value == []:
+            raise UnknownNameError("argument", str(name), valid, where=f"{file}, {section}")
+        if isinstance(value, list) and not value:
             raise UsageError(f"{file}: `{name}` of {section} is an empty list: leave it out")
         for one in _values(value, whole=name in _WHOLE):
             try:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, cast
 
 from featurecache.datasets.dataset import Dataset
 from featurecache.datasets.load import UnknownFolderError, load_dataset
@@ -26,8 +26,9 @@ from featurecache.study.check import (
     check_labels,
     find_misfit,
     find_shortage,
+    without_defaults,
 )
-from featurecache.study.file import ARGUMENTS, WITHOUT_EFFECT, Step, StudyFile
+from featurecache.study.file import ARGUMENTS, WITHOUT_EFFECT, Step, StepKind, StudyFile
 from featurecache.wording import count_noun
 
 ExperimentKind = Literal["zero_shot", "train_head", "finetune", "evaluate"]
@@ -77,9 +78,9 @@ class Experiment:
         return self.dataset if self.training is None else self.training.dataset
 
     @property
-    def trained_by(self) -> str:
+    def trained_by(self) -> StepKind:
         """The function that made what is scored."""
-        return self.kind if self.training is None else self.training.kind
+        return cast(StepKind, self.kind if self.training is None else self.training.kind)
 
     @property
     def method(self) -> str:
@@ -202,10 +203,19 @@ def _load(name: str, options: Mapping[str, Any], file: StudyFile) -> Dataset:
     source = str(options.pop("dataset", name))
     root = options.pop("data_root", None)
     spec = get_dataset_spec(source)
+    where = f"data set {name} of {file.name}"
+
+    def locate(option: str, path: Any) -> Path:
+        if not isinstance(path, str | os.PathLike):
+            raise UsageError(f"{where}: `{option}` is {path!r}: give a path")
+        return file.folder / Path(path).expanduser()
+
+    if "name" in options:
+        raise UsageError(f"{where} takes no option `name`: its section is called by its name")
     for option in options:
         if option in ("corrections", "pseudonymize") or spec.takes_path(option):
-            options[option] = file.folder / Path(options[option]).expanduser()
-    located = None if root is None else file.folder / Path(root).expanduser()
+            options[option] = locate(option, options[option])
+    located = None if root is None else locate("data_root", root)
     own_name = None if source == name else name
     try:
         return load_dataset(source, located, name=own_name, **options)
@@ -213,10 +223,11 @@ def _load(name: str, options: Mapping[str, Any], file: StudyFile) -> Dataset:
         raise
     except UnknownFolderError as error:
         how = f'data_root = "..." in [datasets.{name}]'
-        where = f"data set {name} of {file.name}"
         raise UnknownFolderError(source, f"{where}: {error.reason}", how=how) from error
-    except (UsageError, TypeError) as error:  # an option of another type
-        raise UsageError(f"data set {name} of {file.name}: {error}") from error
+    except UsageError as error:
+        raise UsageError(f"{where}: {error}") from error
+    except TypeError as error:
+        raise UsageError(f"{where}: an option has a value of another type: {error}") from error
 
 
 def _fingerprint_of(dataset: Dataset) -> str:
@@ -235,7 +246,11 @@ def _experiments(file: StudyFile, prompts: Sequence[str]) -> Iterator[Experiment
             dataset, model = values.pop("dataset"), values.pop("model")
             features = values.pop("features", DEFAULT_FEATURES)
             others, label_map = values.pop("evaluate_on", []), values.pop("label_map", None)
-            check_arguments(step.kind, values)
+            try:
+                check_arguments(step.kind, values)
+            except UsageError as error:
+                error.args = (f"{file.name}, {step.kind}: {error}",)
+                raise
             if step.kind == "finetune":
                 check_model(model)  # it need not be one of those that are embedded
             if step.kind == "train_head" and not head_spec(values["head"]).uses_text:
@@ -283,7 +298,7 @@ def _identity(experiment: Experiment, file: StudyFile, contents: Mapping[str, st
         "content": contents[experiment.dataset],
         "model": _portable(experiment.model, file.folder),
         "features": experiment.features,
-        "arguments": _with_effect(experiment.arguments),
+        "arguments": _with_effect(without_defaults(experiment.trained_by, experiment.arguments)),
         "extraction": _with_effect(file.extraction),
         "n_bootstrap": file.n_bootstrap,
         "training": None if training is None else _identity(training, file, contents),
@@ -293,8 +308,10 @@ def _identity(experiment: Experiment, file: StudyFile, contents: Mapping[str, st
 
 def _portable(model: str, folder: Path) -> str:
     """Return the name of a model, or its path, which moves with the study if it is inside."""
+    if not Path(model).is_absolute():
+        return model
     path, folder = Path(os.path.normpath(model)), Path(os.path.normpath(folder))
-    return f"./{path.relative_to(folder).as_posix()}" if path.is_relative_to(folder) else model
+    return f"./{path.relative_to(folder).as_posix()}" if path.is_relative_to(folder) else str(path)
 
 
 def _with_effect(arguments: Mapping[str, Any]) -> dict[str, Any]:

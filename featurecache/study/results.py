@@ -22,6 +22,8 @@ from featurecache.wording import count_scored
 if TYPE_CHECKING:
     import pandas as pd
 
+    from featurecache.datasets.dataset import Dataset
+
 _AVERAGES = ("macro", "supported", "micro")
 _RANKING = ("auroc", "auprc")
 _DECISIONS = (*_RANKING, "precision", "recall", "specificity", "npv", "f1", "accuracy")
@@ -195,7 +197,9 @@ def _table(plan: StudyPlan, group: Mapping[Experiment, Run], one_of_several: boo
         caption=f"{one.dataset}{kind}: {scored}{how}",
         metrics=made,
         note=" ".join(note),
-        published=comparable_results(
+        published=()
+        if _has_corrected_labels(dataset)
+        else comparable_results(
             dataset.collection or one.dataset,
             metrics.level,
             metrics.n,
@@ -203,6 +207,10 @@ def _table(plan: StudyPlan, group: Mapping[Experiment, Run], one_of_several: boo
             plan.file.metrics,
         ),
     )
+
+
+def _has_corrected_labels(dataset: "Dataset") -> bool:
+    return dataset.source is not None and "corrections" in dataset.source["options"]
 
 
 def _markdown(one: StudyTable) -> str:

@@ -154,6 +154,8 @@ def plan_study(file: StudyLike, *, out: str | os.PathLike[str] | None = None) ->
         >>> [experiment.title for experiment in fc.plan_study(study).pending]
         ['prototype', 'linear']
     """
+    if not isinstance(file, Mapping | str | os.PathLike):
+        raise UsageError(f"a study is a TOML file or a mapping, not {type(file).__name__}")
     study = file if isinstance(file, Mapping) else Path(file)
     return make_plan(read_study(study, out=None if out is None else Path(out)))
 

@@ -14,10 +14,15 @@ from featurecache.datasets.nih import LABELS as NIH_LABELS
 from featurecache.datasets.registry import DATASETS
 from featurecache.errors import CheckpointError, DatasetError, FeaturecacheError, UsageError
 from featurecache.evaluation.table import COLUMNS
+from featurecache.finetune.config import FinetuneConfig
 from featurecache.study import results as study_results
 from featurecache.study import run as study_run
 from featurecache.study.note import explain_table
-from featurecache.study.published import comparable_results, published_test_sets
+from featurecache.study.published import (
+    PublishedResult,
+    comparable_results,
+    published_test_sets,
+)
 
 STUDY = """
 n_bootstrap = 20
@@ -393,10 +398,20 @@ def test_dry_run_lists_experiments(tmp_path):
         ("seeds = 2", "seeds = 2\nensemble = 2", "`seeds` and `ensemble` are both given"),
         ("seeds = 2", "coverage = 1.0", "`coverage` is 1.0"),
         ('evaluate_on = ["ward"]', 'evaluate_on = "ward"', "evaluate_on: .* list"),
-        ("n_images = 40", 'n_images = "40"', "data set ward of"),
+        ("n_images = 40", 'n_images = "40"', "data set ward of .*: an option has a value of anoth"),
         ("seeds = 2", 'label_map = {Edema = "Oedema"}', "'Oedema'"),
         ("seeds = 2", 'label_map = {Oedema = "Edema"}', "'Oedema', which was not trained"),
-        ("seeds = 2", 'uncertain = "perhaps"', "perhaps"),
+        ("seeds = 2", 'uncertain = "perhaps"', "heads.toml, train_head: .*perhaps"),
+        ("seeds = 2", "seed = 18446744073709551616", "heads.toml, train_head: `seed` is 184"),
+        ('evaluate_on = ["ward"]', 'label_map = {Edema = "Edema"}', "no effect without `evaluate_"),
+        ("seed = 5", "data_root = 5", "data set ward of .*: `data_root` is 5: give a path"),
+        ("seed = 5", "pseudonymize = true", "`pseudonymize` is True: give a path"),
+        ("seed = 5", 'name = "x"', "data set ward of .* takes no option `name`"),
+        (
+            "[[zero_shot]]",
+            "[[finetune]]\nbatch_size = 8\n[[zero_shot]]",
+            "toml, finetune: .*objective",
+        ),
     ],
 )
 def test_mistakes_are_found_before_anything_runs(old, new, message, tmp_path, calls):
@@ -575,12 +590,44 @@ def test_data_sets_may_be_loaded_ones(folder, monkeypatch):
         ({"datasets": ["phantom"]}, "the study is malformed: datasets: .* dictionary"),
         ({"model": "tiny"}, "the study: unknown key 'model'"),
         ({}, "the study is a mapping .* give `out`"),
+        ({5: "tiny"}, "the study: unknown key '5'"),
         ({"zero_shot": {"scoring": "pair"}}, "the study is malformed: zero_shot: .* list"),
     ],
 )
 def test_mistakes_in_content_are_found(content, message):
     with pytest.raises(UsageError, match=message):
         fc.plan_study({**tomllib.loads(STUDY), **content})
+
+
+def test_a_study_is_a_file_or_a_mapping(tmp_path):
+    with pytest.raises(UsageError, match="a TOML file or a mapping, not list"):
+        fc.plan_study([tomllib.loads(STUDY)])
+    content = {**tomllib.loads(STUDY), "out": tmp_path / "runs", "cache_dir": tmp_path / "cache"}
+    file = fc.plan_study(content).file
+    assert (file.out, file.cache_dir) == (tmp_path / "runs", tmp_path / "cache")
+
+
+def test_an_argument_that_is_the_default_makes_no_other_run(tmp_path):
+    steps = [
+        {},
+        {"seed": 0, "seeds": 1, "controls": True},
+        {"dropout": [0, 0.0]},
+        {"coverage": 0.8},
+    ]
+    content = {
+        "datasets": {"phantom": {"n_images": 40}},
+        "extract": {"model": "tiny"},
+        "train_head": [{"head": "baseline", **step} for step in steps],
+        "finetune": [{"objective": "bce", "batch_size": 8, **step} for step in [{}, {"seed": 0}]],
+    }
+    plan = fc.plan_study(content, out=tmp_path)
+    titles = ["baseline", "baseline, dropout 0", "baseline, coverage 0.8", "fine-tuned"]
+    assert [one.title for one in plan.experiments] == titles
+    recipe = {"recipe": "pediatric-clip", "batch_size": 8}
+    content["finetune"] = [recipe, {**recipe, "epochs": FinetuneConfig.epochs}]
+    content["train_head"] = []
+    # Of a recipe, the default of another argument is not the one of the function.
+    assert len(fc.plan_study(content, out=tmp_path).experiments) == 2
 
 
 def test_a_data_set_of_one_label(tmp_path):
@@ -670,6 +717,19 @@ def test_published_results_are_of_the_same_images_labels_and_metric():
     assert comparable_results("nih", "image", 25596, NIH_LABELS, ["macro F1"]) == []
     (found,) = comparable_results("kermany", "image", 624, ["Pneumonia"], auroc)
     assert found.value == 0.968
+
+
+def test_no_published_results_beside_corrected_labels(folder, monkeypatch):
+    (folder / "corrections.csv").write_text("id,label,corrected\n")
+    text = STUDY.replace("seed = 5", 'seed = 5\ncorrections = "corrections.csv"')
+    (folder / "corrected.toml").write_text(text)
+    plan = fc.plan_study(folder / "corrected.toml", out=folder / "studies/heads")
+    runs = {one: fc.load_run(one.folder) for one in plan.experiments}
+    published = PublishedResult("network", "macro F1", 0.5, "official split", "doi:1")
+    monkeypatch.setattr(study_results, "comparable_results", lambda *_: [published])
+    first, second = study_results.study_tables(plan, runs)
+    assert (list(first.published), list(second.published)) == ([published], [])
+    assert "network: macro F1 0.500 (official split; doi:1)." in study_results._latex(first, "x")
 
 
 def test_published_results_are_of_known_collections_and_metrics():
