@@ -24,7 +24,7 @@ def test_every_head_that_is_given_is_trained(workspace):
     assert outcome.code == 0, outcome.stderr
     for name in ("prototype", "knn"):
         assert fc.load_run(f"runs/phantom-tiny-{name}").config["settings"]["head"] == name
-        assert f"{name} on phantom" in outcome.stderr
+        assert f"{name} on phantom" in outcome.stdout
     outcome = workspace("train-head", *heads, *options, "--out", "both", "--json")
     assert [document["run"] for document in outcome.json] == ["both/prototype", "both/knn"]
     for document in outcome.json:
