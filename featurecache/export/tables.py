@@ -1,6 +1,7 @@
 """What every format gets to write: the images block by block, the texts, and a header."""
 
-from collections.abc import Iterator, Sequence
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Final, NotRequired
 
@@ -46,6 +47,8 @@ class ExportHeader(TypedDict):
 
     Attributes:
         images: Number of images.
+        ids_sha256: Hash of their ids in the order of the cache; see ``hash_ids``. Older exports
+            lack it.
         trained_on: Number of images of each collection that the encoder was fine-tuned on.
         labels: Label names.
         label_columns: The column of each label.
@@ -64,6 +67,7 @@ class ExportHeader(TypedDict):
     fingerprint: str
     created: str
     images: int
+    ids_sha256: NotRequired[str]
     dim: int
     image_level_split: bool
     exposed: bool
@@ -172,6 +176,14 @@ def text_table(cache: Cache) -> "tuple[pd.DataFrame, NDArray[np.float32]]":
     return table, np.concatenate(vectors or [np.empty((0, cache.dim), dtype=np.float32)])
 
 
+def hash_ids(ids: Iterable[bytes]) -> str:
+    """Return the SHA-256, in hex, of ids in UTF-8, each followed by a zero byte."""
+    digest = hashlib.sha256()
+    for image in ids:
+        digest.update(image + b"\0")
+    return digest.hexdigest()
+
+
 def header(cache: Cache, columns: Sequence[str] | None = None) -> str:
     """Return what the embeddings and columns are, as a canonical JSON document.
 
@@ -190,6 +202,7 @@ def header(cache: Cache, columns: Sequence[str] | None = None) -> str:
         "fingerprint": cache.fingerprint,
         "created": cache.created,
         "images": len(cache),
+        "ids_sha256": hash_ids(cache.images.id.tolist()),
         "dim": cache.dim,
         "image_level_split": cache.header.image_level_split,
         "exposed": cache.header.exposed,

@@ -18,6 +18,7 @@ from featurecache.export.tables import (
     EXPORT_VERSION,
     IMAGE_COLUMNS,
     ExportHeader,
+    hash_ids,
 )
 from featurecache.io import json as strict_json
 from featurecache.io.csv import read_rows
@@ -58,11 +59,14 @@ class OwnExport:
             ``id``, ``path``, ``sha256`` and ``perceptual_hash``.
 
         Raises:
-            DatasetError: The table lacks a column or has an invalid value.
+            DatasetError: The table lacks a column, has an invalid value, or has other rows than the
+                array, or the same ones in another order.
         """
         header = self.header
         columns = header["label_columns"]
         table = self.table.read([*IMAGE_COLUMNS, *columns])
+        if self.path != self.table.path:
+            self._require_same_order(table["id"])
         try:
             cells = table[columns].replace("", str(BLANK)).to_numpy(str).astype(np.int8)
         except ValueError as error:
@@ -87,6 +91,15 @@ class OwnExport:
             policy=LabelPolicy(**header["label_policy"]),
         )
         return dataset, table[["id", *IMAGE_COLUMNS[len(METADATA) :]]]
+
+    def _require_same_order(self, ids: "pd.Series[str]") -> None:
+        stated = self.header.get("ids_sha256")
+        if stated is not None and hash_ids(map(str.encode, ids)) != stated:
+            raise DatasetError(
+                f"{self.table.path} does not have the ids of {self.path} in the order of their "
+                "export: restore it, or, if the rows of both were changed alike, give it as "
+                "`table`"
+            )
 
     def _unknown_training(self) -> list[str]:
         trained_on = self.header["trained_on"]

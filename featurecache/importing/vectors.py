@@ -37,6 +37,9 @@ _FOR_OTHER_TOOLS: Final = (".faiss", ".h5ad", ".zarr")
 _READ_BYTES: Final = 2**20
 _SHARD: Final = re.compile(r"img_emb_?(\d+)\.npy")
 """Arrays of clip-retrieval: img_emb/img_emb_0.npy, img_emb_1.npy, ..."""
+_LISTING: Final = re.compile(r"metadata_?(\d+)\.parquet")
+"""Tables of clip-retrieval: metadata/metadata_0.parquet, ..."""
+_NUMBERED: Final = re.compile(r"(.*?)([0-9]+)", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -159,6 +162,7 @@ def _clip_retrieval(folder: Path) -> Vectors:
     shards = sorted((int(match[1]), file) for file, match in matches.items() if match)
     if not shards or len(shards) < len(matches):
         raise DatasetError(f"{folder}/img_emb has no arrays, or others than img_emb_NUMBER.npy")
+    _require_all_shards(folder, [number for number, _ in shards])
     tables = []
     for _, file in shards:
         stem = re.sub(r"^img_emb", "metadata", file.stem)
@@ -184,6 +188,24 @@ def _clip_retrieval(folder: Path) -> Vectors:
     listing = Table(folder / "metadata", tables[0].header, (), _ConcatenatedRows(tables))
     vectors = _arrays(folder, files, listing)
     return replace(vectors, files=(*files, *(table.path for table in tables)))
+
+
+def _require_all_shards(folder: Path, numbers: Sequence[int]) -> None:
+    """Check the numbers of arrays of clip-retrieval, which are counted from 0.
+
+    Raises:
+        DatasetError: One is missing, also if only its table is there, or occurs twice.
+    """
+    matches = (_LISTING.fullmatch(path.name) for path in (folder / "metadata").glob("*.parquet"))
+    listed = [int(match[1]) for match in matches if match]
+    total = max(*numbers, *listed) + 1
+    if missing := sorted(set(range(total)).difference(numbers)):
+        raise DatasetError(
+            f"{folder}/img_emb: {len(set(numbers))} of {count_noun(total, 'array')} are there, "
+            f"without number {missing[0]}: copy or download all of them"
+        )
+    if len(numbers) > total:
+        raise DatasetError(f"{folder}/img_emb has several arrays of one number: keep one of each")
 
 
 class _ConcatenatedRows:
@@ -457,7 +479,7 @@ def _vector_column(table: Table, embedding: Sequence[str]) -> Vectors:
 
 def _number_columns(table: Table, embedding: Sequence[str], rows: int | None = None) -> Vectors:
     """Open a table with a column for each dimension, or with one of texts such as "[0.1, 0.2]"."""
-    columns = table.expand(embedding)
+    columns, notes = _in_numeric_order(table, embedding)
 
     def blocks() -> Iterator[Block]:
         cells = table.iter_rows(columns)
@@ -471,7 +493,30 @@ def _number_columns(table: Table, embedding: Sequence[str], rows: int | None = N
                 for line, texts in block
             )
 
-    return Vectors(table.path, (table.path,), blocks, rows, table=table)
+    return Vectors(table.path, (table.path,), blocks, rows, table=table, notes=notes)
+
+
+def _in_numeric_order(table: Table, embedding: Sequence[str]) -> tuple[list[str], tuple[str, ...]]:
+    """Return the columns of the dimensions, and a note if the file has them in another order.
+
+    A file may have them sorted as texts: emb_0, emb_1, emb_10, emb_2. Columns that are all given by
+    name stay in the given order.
+    """
+    columns = table.expand(embedding)
+    matches = [match for column in columns if (match := _NUMBERED.fullmatch(column))]
+    numbers = [int(match[2]) for match in matches]
+    is_one_sequence = (
+        len(matches) == len(columns) == len(set(numbers))
+        and len({match[1] for match in matches}) == 1
+    )
+    if columns == list(embedding) or not is_one_sequence or numbers == sorted(numbers):
+        return columns, ()
+    ordered = [columns[position] for position in np.argsort(numbers).tolist()]
+    note = (
+        f"The columns of the embedding, {ordered[0]} to {ordered[-1]}, are taken in the order of "
+        "their numbers, which is not that of the file."
+    )
+    return ordered, (note,)
 
 
 def _as_numbers(path: Path, line: int, texts: Sequence[str]) -> NDArray[np.float64]:

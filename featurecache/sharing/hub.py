@@ -55,8 +55,15 @@ class Repository:
     kind: Kind
 
     def __post_init__(self) -> None:
+        from huggingface_hub.errors import HFValidationError
+        from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
+
         if not re.fullmatch(r"[\w.-]+/[\w.-]+", self.id, re.ASCII):
             raise UsageError(f"the repository is {self.id!r}: give ORG/NAME")
+        try:
+            validate_repo_id(self.id)
+        except HFValidationError as error:
+            raise UsageError(f"the hub has no such repository: {error}") from error
 
     def send(self, files: Mapping[str, Path], *, name: str, card: str, public: bool) -> str:
         """Replace the content of the repository, which is made if it does not exist.

@@ -38,7 +38,8 @@ def write_shared_cache(
     Paths, sizes and times of the image files are always left out. With a key, ids, patients and
     studies are hashed, unless they are already; hashes of files and of their content are left out,
     ages above 90 become 90, failures are only counted, and of the notes on one's own data only
-    those remain that name nothing in it.
+    those remain that name nothing in it. The same cache gives the same file, byte for byte, so that
+    the hub need not store it again.
 
     Args:
         cache: The cache.
@@ -73,6 +74,7 @@ def write_shared_cache(
         labels=replace(cache.labels, cells=cache.cells[order]),
         texts=cache.texts,
         failures={} if key is not None else cache.failures,
+        created=cache.created,
     )
 
 

@@ -46,6 +46,7 @@ def write_cache(
     labels: Labels,
     texts: Mapping[str, TextSet],
     failures: Mapping[str, str],
+    created: str | None = None,
 ) -> None:
     """Write a cache file to a temporary name and move it into place.
 
@@ -60,6 +61,7 @@ def write_cache(
         labels: Labels of the images.
         texts: Encoded prompt sets by name.
         failures: Reason why an image has no embedding, by image id.
+        created: When the cache that is copied was written, in ISO 8601, UTC; None for now.
 
     Raises:
         OSError: The disk is full or not writable; an existing file at ``path`` is untouched.
@@ -69,7 +71,8 @@ def write_cache(
     rows = np.broadcast_to(np.float16(0), (len(images), dim))
     content = (header, images, rows, labels, texts, failures)
     with new_file(path) as temporary, sealed_file(temporary, *content) as file:
-        write_attributes(file, _root_attributes(header))
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        write_attributes(file, {**_root_attributes(header), "created": created or now})
         group = file.create_group("trained_on")
         for collection, trained in sorted(header.trained_on.items()):
             members = group.create_group(collection)
@@ -113,7 +116,6 @@ def _root_attributes(header: Header) -> dict[str, Value | None]:
         "table": canonical_json(header.table) if header.table else None,
         "extraction": canonical_json(header.extraction),
         "imported": canonical_json(header.imported) if header.imported else None,
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
     }
 
 

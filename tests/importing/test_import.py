@@ -84,6 +84,13 @@ def csv_of_columns() -> dict[str, Any]:
     return {"source": "set.csv", "embedding": ["emb_*"]}
 
 
+def csv_of_columns_sorted_as_texts() -> dict[str, Any]:
+    numbers = pd.DataFrame(VECTORS, columns=[f"emb_{dim}" for dim in range(8, 8 + DIM)])
+    numbers = numbers[sorted(numbers)]
+    pd.concat([TABLE, numbers], axis=1).to_csv("set.csv", index=False)
+    return {"source": "set.csv", "embedding": ["emb_*"]}
+
+
 def csv_of_texts() -> dict[str, Any]:
     texts = [json.dumps(vector.tolist()) for vector in VECTORS]
     TABLE.assign(vector=texts).to_csv("set.csv", index=False)
@@ -118,7 +125,8 @@ def folder_of_npz() -> dict[str, Any]:
 
 def clip_retrieval() -> dict[str, Any]:
     table = TABLE.rename(columns={"image": "image_path"}).assign(caption="frontal")
-    for number, rows in ((0, slice(4)), (1, slice(4, 9)), (10, slice(9, None))):
+    for number in range(11):  # the first of which has no images
+        rows = slice(max(number - 1, 0), number)
         files = {"img_emb": f"img_emb_{number}.npy", "metadata": f"metadata_{number}.parquet"}
         for folder in files:
             Path("set", folder).mkdir(parents=True, exist_ok=True)
@@ -129,7 +137,14 @@ def clip_retrieval() -> dict[str, Any]:
 
 FORMS = (
     *(npy, npy_beside_another_table, parquet_of_lists, parquet_of_half_floats),
-    *(parquet_of_columns, csv_of_columns, csv_of_texts, npz_of_columns, npz_named_by_images),
+    *(
+        csv_of_columns_sorted_as_texts,
+        parquet_of_columns,
+        csv_of_columns,
+        csv_of_texts,
+        npz_of_columns,
+        npz_named_by_images,
+    ),
     *(folder_of_npz, clip_retrieval),
 )
 
@@ -195,6 +210,33 @@ def test_an_export_comes_back_as_it_was(form: str, tmp_path: Path) -> None:
         np.testing.assert_array_equal(found.ensemble, expected.ensemble)
     empty = {"positive": None, "negative": None}
     assert replace(stored, **empty) == replace(text, **empty)
+
+
+def test_an_npy_export_whose_rows_are_in_another_order_is_refused(tmp_path: Path) -> None:
+    export = fc.export_cache(full_cache(tmp_path), "out.npy")
+    images = Path("out.images.csv")
+    header, *rows = images.read_text(encoding="utf-8").splitlines(keepends=True)
+    images.write_text("".join([header, rows[1], rows[0], *rows[2:]]), encoding="utf-8")
+    with pytest.raises(ValueError, match=r"out.images.csv does not have the ids of out.npy in the"):
+        fc.import_cache(export)
+    images.write_text("".join([header, *rows]), encoding="utf-8")
+    document = json.loads(Path("out.json").read_bytes())
+    del document["ids_sha256"]  # as in exports that were made before
+    Path("out.json").write_text(json.dumps(document), encoding="utf-8")
+    assert len(fc.import_cache(export)) == len(rows)
+
+
+def test_the_order_of_columns_is_that_of_their_numbers_and_said_if_it_is_not_that_of_the_file() -> (
+    None
+):
+    cache = fc.import_cache(**csv_of_columns_sorted_as_texts(), model="m", **ROLES)
+    (note,) = [note for note in cache.header.notes if "order of their numbers" in note]
+    assert note.startswith("The columns of the embedding, emb_8 to emb_13, are taken in the order")
+    given = {"source": "set.csv", "embedding": [f"emb_{dim}" for dim in (13, 9, 8)]}
+    cache = fc.import_cache(**given, name="given", model="m", **ROLES)
+    rows = [IDS.index(image) for image in cache.ids.tolist()]
+    half = VECTORS.astype(np.float16)
+    np.testing.assert_array_equal(cache.embedding, half[rows][:, [5, 1, 0]])
 
 
 @pytest.mark.parametrize(
@@ -334,6 +376,21 @@ def incomplete_shard() -> dict[str, Any]:
     return arguments
 
 
+def without_shard(number: int, *, listed: bool = False) -> dict[str, Any]:
+    arguments = clip_retrieval()
+    Path(f"set/img_emb/img_emb_{number}.npy").unlink()
+    if not listed:
+        Path(f"set/metadata/metadata_{number}.parquet").unlink()
+    return arguments
+
+
+def repeated_shard() -> dict[str, Any]:
+    arguments = clip_retrieval()
+    for name in ("img_emb/img_emb_{}.npy", "metadata/metadata_{}.parquet"):
+        Path("set", name.format("03")).write_bytes(Path("set", name.format("3")).read_bytes())
+    return arguments
+
+
 def unlisted_vector() -> dict[str, Any]:
     arguments = npz_named_by_images()
     TABLE.iloc[1:].to_csv("set.csv", index=False)
@@ -370,7 +427,11 @@ def named(ids: list[str]) -> pd.DataFrame:
         (cut_off, {}, "set.npy cannot be read: ValueError"),
         (ragged_npz, {}, "c.png.npy: the embedding has 4 numbers, the first one 6"),
         (ragged_lists, {}, "row 4: the embedding has 0 numbers, the first one 6"),
-        (incomplete_shard, {}, "metadata_1.parquet has 5 rows, but .* has 2 embeddings"),
+        (incomplete_shard, {}, "metadata_1.parquet has 1 row, but .* has 2 embeddings"),
+        (lambda: without_shard(0), {}, "10 of 11 arrays are there, without number 0: copy"),
+        (lambda: without_shard(5), {}, "10 of 11 arrays are there, without number 5: copy"),
+        (lambda: without_shard(10, listed=True), {}, "10 of 11 arrays .* without number 10: copy"),
+        (repeated_shard, {}, "has several arrays of one number"),
         (unlisted_vector, {}, "has no row for 1 embedding of set.npz, 'j' the first"),
         (two_matrices, {}, "has 2 arrays, which are neither .* give the name .* `embedding`"),
         (npy, {"model": None}, "give `model`, the name of the encoder"),

@@ -272,6 +272,16 @@ def test_the_card_says_where_terms_are_known_second_hand(hub: Hub, tmp_path: Pat
     assert "They allow sharing what is computed from the images." in fc.push_cache(cache, REPO).card
 
 
+@pytest.mark.parametrize("repo_id", ["../x", "lab/..", "lab/" + "x" * 200, "lab/a--b", "lab/-x"])
+def test_names_that_the_hub_does_not_allow_are_refused_before_anything_is_sent(
+    repo_id: str, hub: Hub, tmp_path: Path
+) -> None:
+    cache = make_cache(tmp_path / "toy" / "m.h5")
+    with pytest.raises(ValueError, match="the hub has no such repository: "):
+        fc.push_cache(cache, repo_id)
+    assert hub.requests == []
+
+
 def change(hub: Hub, name: str, content: bytes, kind: str = "datasets") -> None:
     repo = hub.repos[f"{kind}/{REPO}"]
     repo.commits.append({**repo.files, name: content})

@@ -3,6 +3,7 @@
 import re
 import socket
 from collections.abc import Callable
+from datetime import datetime, tzinfo
 from pathlib import Path
 
 import pytest
@@ -47,6 +48,21 @@ def test_a_cache_comes_back_byte_by_byte_and_no_request_identifies_anybody(
     with_token = [request for request in hub.sent if TOKEN.encode() in request]
     assert with_token
     assert not [request for request in with_token if b"/storage/" in request.partition(b"\n")[0]]
+
+
+def test_the_same_cache_is_the_same_file_whenever_it_is_sent(
+    hub: Hub, cache: fc.Cache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Later(datetime):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> "Later":
+            return cls(2099, 1, 1, tzinfo=tz)
+
+    fc.push_cache(cache, REPO, yes=True)
+    monkeypatch.setattr("featurecache.store.writer.datetime", Later)
+    fc.push_cache(cache, REPO, yes=True)
+    assert len(hub.objects) == 1
+    assert fc.pull_cache(REPO, cache_dir="pulled").created == cache.created
 
 
 @pytest.mark.parametrize("way", ["lfs", "xet"])
