@@ -75,7 +75,7 @@ def test_several_seeds_give_mean_and_standard_deviation(run, extracted):
     assert spread["sd"] == pytest.approx(np.std(spread["values"], ddof=1))
     printed = run("train-head", "--head", "baseline", *options)
     assert f"over 3 seeds: {spread['mean']:.4f}" in printed.stdout
-    assert "averages: mean of 3 seeds; labels: seed 0" in printed.stderr
+    assert "averages: mean of 3 seeds; labels: seed 0" in printed.stdout
     assert "this run, seed 0" in printed.stdout
 
 
@@ -340,7 +340,7 @@ def test_runs_are_compared_with_the_first(run, extracted, tmp_path):
     first, second = "runs/xrays-tiny-clip-baseline", "runs/xrays-tiny-clip-concat"
     printed = run("compare", first, second)
     assert printed.code == 0, printed.stderr
-    assert f"{second} minus {first}" in printed.stderr
+    assert f"{second} minus {first}" in printed.stdout
     assert "p (Holm): " not in printed.stdout  # There are no tests to correct for.
     document = run("compare", first, second, "--json").json
     aurocs = [
@@ -359,6 +359,6 @@ def test_runs_are_compared_with_the_first(run, extracted, tmp_path):
 def test_table_of_metrics_lists_the_controls(run, extracted):
     outcome = run("train-head", "--head", "baseline", "--n-bootstrap", 0, "--epochs", 2)
     assert outcome.code == 0, outcome.stderr
-    assert "baseline on xrays: " in outcome.stderr
+    assert "baseline on xrays: " in outcome.stdout
     for control in ("every image normal", "prevalence", "shuffled labels", "random features"):
         assert control in outcome.stdout
