@@ -393,8 +393,8 @@ def print_metrics(title: str, metrics: "Metrics", printed: set[str]) -> None:
             ),
         ]
 
-    headline, n_macro = metrics.headline, len(metrics.macro_labels)
-    n_supported = len(metrics.supported_labels)
+    headline = metrics.headline
+    n_macro, n_supported = len(headline.labels["macro"]), len(headline.labels["supported"])
     rows = [row(f"macro, {count_noun(n_macro, 'label')}", "", headline.macro)]
     if headline.supported is not None and n_supported < n_macro:
         labels = count_noun(n_supported, "label")

@@ -58,10 +58,23 @@ def table(
     result = fc.table(runs, names=parse_pairs(name, "--name"), marks=marks, **columns)
     if json:
         frame = result.frame.astype(object).where(result.frame.notna(), None)
-        print_json({"comparable": result.comparable, "runs": frame.to_dict("records")})
+        runs_json = frame.to_dict("records")
+        print_json(
+            {"comparable": result.comparable, "ranked": list(result.ranked), "runs": runs_json}
+        )
         return
+    with_values = [name for name in result.metrics if result.frame[name].notna().any()]
+    unranked = [name for name in with_values if name not in result.ranked]
     if not result.comparable:
-        print_status("note: the runs scored different images, so none is marked as the best")
+        print_status(
+            "note: the runs scored different images or labels, so none is marked as the best"
+        )
+    elif unranked:
+        print_status(
+            f"note: {' and '.join(unranked)}: averages over different labels, because not all runs "
+            "could learn the same; none is marked as the best. compare averages over the labels "
+            "that they share"
+        )
     if format is None:
         cells = result.cells()
         print_table("", list(cells.columns), cells.to_numpy().tolist(), optional=2)

@@ -7,6 +7,7 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
+from featurecache.errors import UsageError
 from featurecache.evaluation import simple_predictors
 from featurecache.evaluation.controls import always_negative, measure_control, rank_parts
 from featurecache.evaluation.repeated_runs import RANKING_METRICS, Trial
@@ -341,9 +342,18 @@ def spread_over_seeds(
 
     Returns:
         The means over the labels that every seed learned.
+
+    Raises:
+        UsageError: There is no such label.
     """
     _, rows = trainings[0].data.scored
     resamples = resample_patients(trainings[0].data.patient[rows], n_bootstrap=n_bootstrap, seed=0)
+    learned = np.logical_and.reduce([training.data.learned for training in trainings])
+    if not learned.any():
+        raise UsageError(
+            "no label was learned with every seed, so there is no mean over seeds: train on more "
+            "images, or with a single seed"
+        )
 
     def sampled(training: Trial) -> SampledMetrics:
         thresholds = _choose_thresholds(training.data, training.score, operating_point).values
@@ -353,7 +363,7 @@ def spread_over_seeds(
             label_names=training.data.label_names,
             thresholds=np.where(np.isnan(thresholds), 0.5, thresholds),
             resamples=resamples,
-            learned=training.data.learned,
+            learned=learned,
         ).sampled
 
     samples = [sampled(training) for training in trainings]
@@ -372,6 +382,7 @@ def spread_over_seeds(
 
     return SeedSpread(
         seeds=list(seeds),
+        learned=np.array(trainings[0].data.label_names)[learned].tolist(),
         macro={name: spread(estimate) for name, estimate in mean.macro_metrics().items()},
         supported={name: spread(mean_supported.macro(name)) for name in RANKING_METRICS}
         if supported.any()

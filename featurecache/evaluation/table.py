@@ -57,13 +57,16 @@ class MetricsTable:
         frame: Column ``run`` and, for each metric, four columns: its value, which is the mean over
             seeds where there are several, ``<metric> sd`` (standard deviation over seeds, n - 1),
             ``<metric> low`` and ``<metric> high`` (95 % interval). NaN where undefined.
-        comparable: Whether all runs scored the same images, without which none is the best.
+        comparable: Whether all runs scored the same labels of the same images.
+        ranked: The metrics that have a best value: of comparable runs, over the same labels. They
+            are not the same if some runs could not learn a label.
         marked: For each metric, whether the value of each run has a mark: it differs from the best
             one. Empty without marks.
     """
 
     frame: "pd.DataFrame"
     comparable: bool
+    ranked: Sequence[str]
     marked: Mapping[str, Sequence[bool]] = field(default_factory=dict)
 
     def __repr__(self) -> str:
@@ -121,7 +124,7 @@ class MetricsTable:
             value, sd, low, high = (
                 self.frame[f"{name}{suffix}"] for suffix in ("", " sd", " low", " high")
             )
-            is_best = (value == value.max()) & self.comparable & (len(value) > 1)
+            is_best = (value == value.max()) & (name in self.ranked) & (len(value) > 1)
             numbers = zip(value, sd, low, high, strict=True)
             texts = [escape(_format(*of_run)) for of_run in numbers]
             marked = self.marked.get(name, [False] * len(texts))
@@ -158,7 +161,9 @@ def table(
             "supported" averages over the labels with enough patients.
         marks: Mark the values that differ from the best of their column: the 95 % interval of the
             paired difference, of ``compare``, excludes 0. The intervals are not corrected for the
-            number of runs, nor for having chosen the best one on these images.
+            number of runs, nor for having chosen the best one on these images. Averages over
+            different labels have no marks, as there is no best one: ``compare`` averages over the
+            labels that all runs share.
 
     Returns:
         The table, which ``to_latex``, ``to_markdown`` and ``to_csv`` write.
@@ -211,12 +216,21 @@ def table(
         rows.append(row)
     frame = pd.DataFrame(rows)
     frame = frame.astype({name: float for name in frame.columns if name != "run"})
-    comparable = _are_comparable(loaded)
-    marked = _differ_from_best(loaded, frame, metrics) if marks and comparable else {}
-    return MetricsTable(frame, comparable=comparable, marked=marked)
+    comparable = are_comparable(loaded)
+    labels = [run.metrics.headline.labels for run in loaded]
+    ranked = [
+        name
+        for name in metrics
+        if comparable
+        and frame[name].notna().any()
+        and len({frozenset(one[COLUMNS[name][0]]) for one in labels}) == 1
+    ]
+    marked = _differ_from_best(loaded, frame, ranked) if marks else {}
+    return MetricsTable(frame, comparable=comparable, ranked=ranked, marked=marked)
 
 
-def _are_comparable(runs: Sequence[Run]) -> bool:
+def are_comparable(runs: Sequence[Run]) -> bool:
+    """Return whether all runs scored the same labels of the same images."""
     try:
         for first, second in pairwise(map(scored_images, runs)):
             require_same_images(first, second)
@@ -234,7 +248,7 @@ def _differ_from_best(
     for name in metrics:
         average, metric = COLUMNS[name]
         values = frame[name].to_numpy(float)
-        if len(runs) < 2 or np.isnan(values).all():
+        if len(runs) < 2:
             continue
         best = int(np.nanargmax(values))
         others = [number for number in range(len(runs)) if number != best]

@@ -101,7 +101,7 @@ def extract(  # type: ignore[misc]  # the options of both overloads are these
     shard: str | Shard | None = None,
     rehash: bool = False,
     prune: bool = False,
-    wait: bool = False,
+    wait: bool | OnWait = False,
     progress: Progress | None = None,
 ) -> Cache | list[Cache]:
     """Run frozen encoders over a data set and store the embeddings.
@@ -165,7 +165,8 @@ def extract(  # type: ignore[misc]  # the options of both overloads are these
             is taken to be unchanged if its path, size and modification time are.
         prune: Drop cached images that the data set does not have any more, and accept that most
             others have changed.
-        wait: Wait for another process that is writing the cache instead of raising an error.
+        wait: Wait for another process that is writing the cache instead of raising an error. A
+            function is called with the file of the cache before waiting for it.
         progress: Called with the number of finished images and of all images to read.
 
     Returns:
@@ -212,7 +213,7 @@ def extract(  # type: ignore[misc]  # the options of both overloads are these
         shard=shard,
         rehash=rehash,
         prune=prune,
-        on_wait=_log_wait if wait else None,
+        on_wait=_log_wait if wait is True else wait or None,
         progress=progress,
     )
     caches = [read_cache(summary.path) for summary in summaries]

@@ -487,6 +487,7 @@ class SeedSpread(Document):
 
     Attributes:
         seeds: The seeds.
+        learned: The labels that every seed learned: all averages are over these.
         macro: Means over labels.
         supported: Means over the labels with enough patients; None without any. Only of AUROC and
             AUPRC.
@@ -496,6 +497,7 @@ class SeedSpread(Document):
     """
 
     seeds: list[int]
+    learned: list[str]
     macro: dict[str, Spread]
     supported: dict[str, Spread] | None = None
     micro: dict[str, Spread]
@@ -516,6 +518,7 @@ class Headline:
         exact_match_ci: Its interval.
         hamming_loss: Share of entries that are wrong.
         hamming_loss_ci: Its interval.
+        labels: The labels behind ``macro``, ``supported`` and ``micro``, by these names.
         n_seeds: Number of seeds.
     """
 
@@ -526,6 +529,7 @@ class Headline:
     exact_match_ci: tuple[float, float] | None
     hamming_loss: float | None
     hamming_loss_ci: tuple[float, float] | None
+    labels: Mapping[str, Sequence[str]]
     n_seeds: int = 1
 
     @property
@@ -665,6 +669,12 @@ class Metrics(Scores):
     @property
     def headline(self) -> Headline:
         """The averages to report: means over seeds where there are several."""
+        learned = [label for label, scores in self.per_label.items() if scores.learned]
+        labels = {
+            "macro": self.macro_labels,
+            "supported": self.supported_labels,
+            "micro": learned,
+        }
         if self.seeds is None:
             return Headline(
                 macro=self.macro,
@@ -674,7 +684,9 @@ class Metrics(Scores):
                 exact_match_ci=self.ci95.exact_match,
                 hamming_loss=self.hamming_loss,
                 hamming_loss_ci=self.ci95.hamming_loss,
+                labels=labels,
             )
+        by_all = set(self.seeds.learned)
         return Headline(
             macro=_mean_scores(self.seeds.macro),
             supported=None if self.seeds.supported is None else _mean_ranking(self.seeds.supported),
@@ -683,6 +695,10 @@ class Metrics(Scores):
             exact_match_ci=self.seeds.exact_match.ci95,
             hamming_loss=self.seeds.hamming_loss.mean,
             hamming_loss_ci=self.seeds.hamming_loss.ci95,
+            labels={
+                average: [label for label in names if label in by_all]
+                for average, names in labels.items()
+            },
             n_seeds=len(self.seeds.seeds),
         )
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from featurecache.datasets.phantom.folder import SYNTHETIC
-from featurecache.evaluation.table import MetricsTable, table
+from featurecache.evaluation.table import MetricsTable, are_comparable, table
 from featurecache.io.atomic import make_folder, new_file
 from featurecache.io.markup import escape_markdown, markdown_table
 from featurecache.metrics.metrics import Metrics
@@ -17,7 +17,7 @@ from featurecache.runs.run import Run
 from featurecache.study.note import explain_table
 from featurecache.study.plan import Experiment, StudyPlan
 from featurecache.study.published import PublishedResult, comparable_results
-from featurecache.wording import count_scored
+from featurecache.wording import count_noun, count_scored
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -45,7 +45,7 @@ class StudyTable:
         caption: The data set and what was scored.
         metrics: Their metrics.
         note: What the numbers, brackets and marks mean.
-        published: Published results on the same images.
+        published: Published results on the same images and labels, if all runs average over these.
     """
 
     dataset: str
@@ -162,14 +162,23 @@ def _row(of: str, metric: str, scores: Any, sd: float | None) -> dict[str, Any]:
 
 
 def study_tables(plan: StudyPlan, runs: Mapping[Experiment, Run]) -> list[StudyTable]:
-    """Return a table of the runs on each data set that scored the same images in the same way."""
-    groups: dict[tuple[Any, ...], dict[Experiment, Run]] = {}
+    """Return a table of the runs on each data set that scored the same images in the same way.
+
+    Runs whose images or labels differ are in several tables, as they cannot be compared.
+    """
+    groups: dict[tuple[Any, ...], list[dict[Experiment, Run]]] = {}
     for one, run in runs.items():
         scored = sorted(run.label_policy.items()), sorted(run.units.chosen.items())
         key = (one.dataset, str(scored), run.metrics.split, run.metrics.n)
-        groups.setdefault(key, {})[one] = run
-    several = Counter(dataset for dataset, *_ in groups)
-    return [_table(plan, group, several[key[0]] > 1) for key, group in groups.items()]
+        for group in groups.setdefault(key, []):
+            if are_comparable([next(iter(group.values())), run]):
+                group[one] = run
+                break
+        else:
+            groups[key].append({one: run})
+    split = [(dataset, group) for (dataset, *_), found in groups.items() for group in found]
+    several = Counter(dataset for dataset, _ in split)
+    return [_table(plan, group, several[dataset] > 1) for dataset, group in split]
 
 
 def _table(plan: StudyPlan, group: Mapping[Experiment, Run], one_of_several: bool) -> StudyTable:
@@ -179,7 +188,8 @@ def _table(plan: StudyPlan, group: Mapping[Experiment, Run], one_of_several: boo
     how = ""
     if one_of_several:
         choices = {**run.label_policy, **run.units.chosen}
-        how = "".join(f", {name} {value}" for name, value in choices.items())
+        how = f", {count_noun(len(metrics.per_label), 'label')}"
+        how += "".join(f", {name} {value}" for name, value in choices.items())
     made = table(
         list(group.values()),
         names={str(run.path): one.title for one, run in group.items()},
@@ -203,8 +213,8 @@ def _table(plan: StudyPlan, group: Mapping[Experiment, Run], one_of_several: boo
             dataset.collection or one.dataset,
             metrics.level,
             metrics.n,
-            metrics.macro_labels,
-            plan.file.metrics,
+            metrics.headline.labels["macro"],
+            made.ranked,
         ),
     )
 

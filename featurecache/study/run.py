@@ -3,6 +3,7 @@
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -14,7 +15,7 @@ from featurecache.extraction.extract import extract
 from featurecache.extraction.plan import LostContentError
 from featurecache.finetune.finetune import finetune
 from featurecache.heads.train import train_head
-from featurecache.io.lock import exclusive_lock
+from featurecache.io.lock import OnWait, exclusive_lock
 from featurecache.progress import DetailedProgress
 from featurecache.runs.run import Run, load_run
 from featurecache.store.cache import Cache
@@ -169,7 +170,8 @@ def run_study(
     r"""Run all experiments of a study file that have no run yet, and write tables of all results.
 
     A study can be interrupted at any moment: the next call goes on with the next experiment, and
-    ends with the same results. An experiment that fails does not stop the others.
+    ends with the same results. An experiment that fails does not stop the others. While another
+    process is writing a cache that the study needs, it waits.
 
     Args:
         file: A TOML file. ``[datasets.NAME]`` has the arguments of ``load_dataset``, ``[extract]``
@@ -224,10 +226,12 @@ def run_study(
         for number, experiment in enumerate(plan.experiments):
             if experiment.done:
                 continue
+            wait: bool | OnWait = True
             if progress is not None:
                 progress(number, len(plan.experiments), f"{experiment.dataset}: {experiment.title}")
+                wait = partial(_report_wait, progress, number, len(plan.experiments))
             try:
-                _run(plan, experiment, caches)
+                _run(plan, experiment, caches, wait)
             except FeaturecacheError as error:
                 failures[f"{experiment.dataset}: {experiment.title}"] = str(error)
         done = [experiment for experiment in plan.experiments if experiment.done]
@@ -239,6 +243,10 @@ def run_study(
     )
 
 
+def _report_wait(progress: DetailedProgress, number: int, total: int, cache: Path) -> None:
+    progress(number, total, f"waiting for another process that is writing {cache}")
+
+
 class _Caches:
     """The caches of a study. A data set is embedded when the first of its caches is opened."""
 
@@ -247,14 +255,18 @@ class _Caches:
         self._paths: dict[str, Mapping[tuple[str, str], Path]] = {}
         self._failures: dict[str, str] = {}
 
-    def open(self, experiment: Experiment, opening: Mapping[str, Any]) -> Cache:
+    def open(
+        self, experiment: Experiment, opening: Mapping[str, Any], wait: bool | OnWait
+    ) -> Cache:
         """Open the cache of an experiment with arguments of ``open_cache``."""
         name, file = experiment.dataset, self._plan.file
         if name in self._failures:
             raise FeaturecacheError(self._failures[name])
         if name not in self._paths:
             try:
-                made = _embed(self._plan, self._plan.datasets[name], file.models, file.features)
+                made = _embed(
+                    self._plan, self._plan.datasets[name], file.models, file.features, wait
+                )
             except FeaturecacheError as error:
                 self._failures[name] = str(error)
                 raise
@@ -264,7 +276,11 @@ class _Caches:
 
 
 def _embed(
-    plan: StudyPlan, dataset: "Dataset", models: Sequence[str], features: Sequence[str]
+    plan: StudyPlan,
+    dataset: "Dataset",
+    models: Sequence[str],
+    features: Sequence[str],
+    wait: bool | OnWait,
 ) -> list[Cache]:
     """Embed a data set and the prompts of the study with several encoders, each image once."""
     classes = [encoder_class(model) for model in models]
@@ -278,6 +294,7 @@ def _embed(
                 prompts=prompts,
                 features=list(map(named_features, features)),
                 cache_dir=plan.file.cache_dir,
+                wait=wait,
                 **plan.file.extraction,
             )
     except LostContentError as error:
@@ -288,7 +305,7 @@ def _embed(
     return made
 
 
-def _run(plan: StudyPlan, experiment: Experiment, caches: _Caches) -> None:
+def _run(plan: StudyPlan, experiment: Experiment, caches: _Caches, wait: bool | OnWait) -> None:
     """Run one experiment and save its run."""
     file, arguments = plan.file, dict(experiment.arguments)
     opening = {name: arguments.pop(name) for name in OPENING if name in arguments}
@@ -303,7 +320,7 @@ def _run(plan: StudyPlan, experiment: Experiment, caches: _Caches) -> None:
         )
         return
     if (training := experiment.training) is None:
-        cache = caches.open(experiment, opening)
+        cache = caches.open(experiment, opening, wait)
         function = zero_shot if experiment.kind == "zero_shot" else train_head
         run = cast(Run, function(cache, n_bootstrap=file.n_bootstrap, **arguments))
     else:
@@ -312,9 +329,9 @@ def _run(plan: StudyPlan, experiment: Experiment, caches: _Caches) -> None:
         if training.kind == "finetune":
             # No head is trained on these embeddings, so those of other images are not needed.
             test = plan.datasets[experiment.dataset].split("test")
-            (cache,) = _embed(plan, test, [str(training.folder)], [DEFAULT_FEATURES])
+            (cache,) = _embed(plan, test, [str(training.folder)], [DEFAULT_FEATURES], wait)
         else:
-            cache = caches.open(experiment, opening)
+            cache = caches.open(experiment, opening, wait)
         label_map = arguments.get("label_map")
         run = load_run(training.folder).evaluate(
             cache, label_map=label_map, n_bootstrap=file.n_bootstrap

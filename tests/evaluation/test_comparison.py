@@ -268,7 +268,13 @@ def test_runs_and_run_folders_give_the_same_comparison(write):
 def test_of_several_seeds_the_first_is_compared_and_named(write):
     one, two = (load_run(write(name, seed=seed)[0]) for name, seed in (("one", 1), ("two", 2)))
     undefined = {"mean": None, "sd": None}
-    seeds = {"seeds": [3, 4], "macro": {}, "micro": {}, "exact_match": undefined}
+    seeds = {
+        "seeds": [3, 4],
+        "learned": [*LABELS],
+        "macro": {},
+        "micro": {},
+        "exact_match": undefined,
+    }
     spread = SeedSpread.model_validate({**seeds, "hamming_loss": undefined})
     several = replace(two, metrics=two.metrics.replace(seeds=spread))
     plain, comparison = compare([one, two]), compare([one, several])

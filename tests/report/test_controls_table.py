@@ -58,6 +58,7 @@ def test_of_several_seeds_the_first_is_beside_the_controls(metrics):
     seeds = SeedSpread.model_validate(
         {
             "seeds": [5, 6],
+            "learned": list(metrics.per_label),
             "macro": {},
             "micro": {},
             "exact_match": {"mean": None, "sd": None},
