@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featurecache.metrics.document import Count, Document, Score
-from featurecache.metrics.similarity import Floats, l2_normalize, row_chunks
+from featurecache.metrics.similarity import Floats, content_order, l2_normalize, row_chunks
 
 SAMPLE_SIZE: Final = 1000
 """Maximum number of training images that represent all."""
@@ -239,4 +239,5 @@ def fit_familiarity(
     chosen = rows[sample_patients(patients[rows], seed=seed)]
     if len(chosen) < MIN_IMAGES:
         return None
-    return Familiarity(np.asarray(embedding[chosen]).astype(np.float16))
+    reference = np.asarray(embedding[chosen]).astype(np.float16)
+    return Familiarity(reference[content_order(reference)])

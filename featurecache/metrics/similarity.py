@@ -29,6 +29,15 @@ _FLOAT16: Final = np.arange(2**16, dtype=np.uint16).view(np.float16).astype(np.f
 _Float = TypeVar("_Float", np.float32, np.float64)
 
 
+def content_order(embedding: NDArray[np.floating[Any]]) -> NDArray[np.intp]:
+    """Return the rows of embeddings (N, D) in the order of their first numbers.
+
+    A trained model that holds embeddings of training images in this order does not tell in which
+    order the images were, which is often that of their ids.
+    """
+    return np.lexsort(embedding[:, :8].T)
+
+
 def row_chunks(n_rows: int, size: int = 8192) -> Iterator[slice]:
     """Yield slices of at most ``size`` rows, to compute in float64 without copying all rows."""
     return (slice(start, start + size) for start in range(0, n_rows, size))

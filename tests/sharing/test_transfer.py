@@ -6,7 +6,9 @@ from collections.abc import Callable
 from datetime import datetime, tzinfo
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors.numpy import load_file
 
 import featurecache as fc
 from tests.sharing.hub_server import Hub
@@ -103,6 +105,22 @@ def test_damaged_downloads_are_refused_and_leave_nothing(
     assert not [path for path in Path("pulled").rglob("*") if path.is_file()]
     hub.stored = bytes
     assert len(fc.pull_cache(REPO, cache_dir="pulled")) == len(cache)
+
+
+@pytest.mark.parametrize("head", ["knn", "tip_adapter"])
+def test_stored_embeddings_do_not_tell_the_order_of_the_training_images(
+    head: str, cache: fc.Cache
+) -> None:
+    path = fc.train_head(cache, head, controls=False, n_bootstrap=0).save("runs/one")
+    state = load_file(path / "head.safetensors")
+    row_of = {row.tobytes(): number for number, row in enumerate(cache.embedding)}
+    for name in ("keys", "familiarity.reference"):
+        rows = np.array([row_of[row.tobytes()] for row in state[name]])
+        assert len(rows) >= 20
+        assert abs(np.corrcoef(rows, np.arange(len(rows)))[0, 1]) < 0.6
+    train = np.array([row_of[row.tobytes()] for row in state["keys"]])
+    labels = state["labels" if head == "knn" else "values"]
+    np.testing.assert_array_equal(labels > 0, cache.cells[train] == 1)
 
 
 def test_a_run_comes_back_with_its_weights_and_fits_its_encoder(hub: Hub, tmp_path: Path) -> None:

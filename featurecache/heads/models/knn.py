@@ -14,6 +14,7 @@ from featurecache.heads.models.platt_scaled import (
 )
 from featurecache.heads.standardize import l2_normalize
 from featurecache.heads.types import TrainedHead, TrainingJob
+from featurecache.metrics.similarity import content_order
 
 NEIGHBOR_COUNTS = (1, 3, 10, 30, 100, 300)
 
@@ -62,8 +63,10 @@ class Knn(PlattScaledHead):
     def fit(self, job: TrainingJob) -> TrainedHead:
         """Store the training rows; choose K on the validation rows."""
         data = job.data
-        self.keys = torch.from_numpy(np.array(data.embedding[data.train]))
-        self.labels = torch.from_numpy(data.labels[data.train])
+        keys = np.array(data.embedding[data.train])
+        order = content_order(keys)
+        self.keys = torch.from_numpy(keys[order])
+        self.labels = torch.from_numpy(data.labels[data.train[order]])
         counts = [k for k in NEIGHBOR_COUNTS if k <= len(data.train)]
         nearest = in_chunks(
             lambda chunk: self._nearest(chunk, counts[-1]), data.normalized(data.val)

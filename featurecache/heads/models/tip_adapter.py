@@ -17,6 +17,7 @@ from featurecache.heads.models.platt_scaled import (
 from featurecache.heads.standardize import l2_normalize
 from featurecache.heads.text_features import LabelTexts
 from featurecache.heads.types import TrainedHead, TrainingJob
+from featurecache.metrics.similarity import content_order
 
 SHARPNESS = (1.0, 3.0, 10.0, 30.0, 100.0, 300.0)
 """Candidates for beta. Chest X-rays are so similar that cosines differ in the second digit."""
@@ -69,8 +70,10 @@ class TipAdapter(PlattScaledHead):
     def fit(self, job: TrainingJob) -> TrainedHead:
         """Store the training rows; choose alpha and beta on the validation rows."""
         data = job.data
-        positive = torch.from_numpy(data.labels[data.train] == 1).float()
-        self.keys = torch.from_numpy(np.array(data.embedding[data.train]))
+        keys = np.array(data.embedding[data.train])
+        order = content_order(keys)
+        positive = torch.from_numpy(data.labels[data.train[order]] == 1).float()
+        self.keys = torch.from_numpy(keys[order])
         self.values = positive / positive.sum(dim=0).clamp(min=1)
         unit, truth = data.normalized(data.val), data.labels[data.val]
         text = self._text_scores(unit)
