@@ -306,6 +306,13 @@ def test_a_cache_that_another_process_writes_is_waited_for(folder, tmp_path):
     assert len(reported) == 3
 
 
+def test_metrics_of_an_evaluated_run_name_no_folder_of_this_machine(folder):
+    evaluated = fc.run_study(folder / "heads.toml").run(kind="evaluate", head="linear")
+    text = (evaluated.path / "metrics.json").read_text()
+    assert "linear" in text
+    assert str(folder) not in text
+
+
 def test_a_finished_study_computes_nothing(folder, calls, monkeypatch):
     files = sorted((folder / "studies/heads").glob("*.*"))
     before = {path: path.read_bytes() for path in files}
