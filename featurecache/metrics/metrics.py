@@ -712,7 +712,7 @@ class Metrics(Scores):
         )
         over = f", {headline.note}" if headline.note else ""
         images = count_scored(self.n, self.split, self.level, self.n_patients)
-        labels = count_noun(len(self.macro_labels), "label")
+        labels = count_noun(len(headline.labels["macro"]), "label")
         return f"Metrics(macro over {labels}{over}: {scores}; {images})"
 
     __str__ = __repr__

@@ -109,7 +109,8 @@ def _tiles(metrics: Metrics) -> list[tuple[str, str, str]]:
 def headline_table(runs: Sequence[ScoredRun]) -> Table:
     """Return averages over labels, one row per run; encoder and data set only where they differ."""
     several_sources = len({(run.model, run.dataset) for run in runs}) > 1
-    some_rare = any(len(r.metrics.supported_labels) < len(r.metrics.macro_labels) for r in runs)
+    labels = [run.metrics.headline.labels for run in runs]
+    some_rare = any(len(one["supported"]) < len(one["macro"]) for one in labels)
     columns = ["run", *(["encoder and data"] if several_sources else []), "images", "patients"]
     columns.append("macro AUROC")
     if some_rare:

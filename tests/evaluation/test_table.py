@@ -95,6 +95,7 @@ def test_means_over_seeds_are_over_the_labels_that_every_seed_learned():
     assert spread.learned == ["Mass"]
     metrics = evaluate(trials[0].data, trials[0].score, trials=trials, seeds=spread, n_bootstrap=0)
     assert metrics.headline.labels == {name: ["Mass"] for name in ("macro", "supported", "micro")}
+    assert "macro over 1 label, mean of 2 seeds" in repr(metrics)
     # At a threshold of 0.5, without validation images.
     accuracies = []
     for one in trials:
