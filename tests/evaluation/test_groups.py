@@ -18,6 +18,7 @@ from tests.evaluation.toy_caches import write_toy_cache
 
 N = 480
 NAMES = ("Mass", "Nodule")
+CARRIED = "sensitivity=0.8 on validation of the training run"
 
 
 @pytest.fixture
@@ -160,7 +161,7 @@ def test_retuned_thresholds_are_chosen_on_validation_of_the_other_data_set(cache
         assert retuned.recall == pytest.approx(decided[truth == 1].mean())
         assert retuned.specificity == pytest.approx((~decided[truth == 0]).mean())
         assert retuned.ci95.recall[0] < retuned.recall < retuned.ci95.recall[1]
-        assert metrics.per_label[name].threshold_source == "sensitivity=0.8 in training"
+        assert metrics.per_label[name].threshold_source == CARRIED
     assert metrics.retuned.operating_point == "sensitivity=0.8"
 
 
@@ -175,7 +176,7 @@ def test_a_target_that_is_missed_is_a_warning(cache, probability):
     reached = f"{nodule.recall:.3f} [{low:.3f}, {high:.3f}]"
     assert warning.endswith(f"it is lower: Nodule {reached}")
     table = operating_table("run", metrics)
-    assert table.caption.startswith("run at its operating point (sensitivity=0.8 in training), ")
+    assert table.caption.startswith(f"run at its operating point ({CARRIED}), ")
     (row,) = [row for row in table.rows if row[0] == "Nodule"]
     assert dict(zip(table.columns, row, strict=True))["sensitivity"] == reached
 
