@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from typing_extensions import TypedDict
 
-from featurecache.io.fingerprint import canonical_json
+from featurecache.io.fingerprint import canonical_json, fingerprint
 from featurecache.label_cells import BLANK, names_of_codes
 from featurecache.progress import Progress
 from featurecache.store.cache import BLOCK_ROWS, Cache
@@ -55,6 +55,8 @@ class ExportHeader(TypedDict):
         label_values: The codes of cells by name, None for blank ones.
         label_policy: Only of a single data set.
         label_policies: Only of joined data sets, by collection.
+        prompts_sha256: Hash of the rows of ``text_table``, in their order; see ``hash_prompts``.
+            Older exports lack it.
         spec: The encoder spec.
     """
 
@@ -81,6 +83,7 @@ class ExportHeader(TypedDict):
     label_policies: NotRequired[dict[str, dict[str, str]]]
     units: dict[str, str]
     texts: dict[str, ExportedTexts]
+    prompts_sha256: NotRequired[str]
     notes: list[str]
     spec: dict[str, Any]
 
@@ -184,6 +187,12 @@ def hash_ids(ids: Iterable[bytes]) -> str:
     return digest.hexdigest()
 
 
+def hash_prompts(table: "pd.DataFrame") -> str:
+    """Return the fingerprint of the columns of ``text_table``, "" where there is no prompt."""
+    columns = ("set", "label", "statement", "prompt")
+    return fingerprint({name: table[name].fillna("").tolist() for name in columns})
+
+
 def header(cache: Cache, columns: Sequence[str] | None = None) -> str:
     """Return what the embeddings and columns are, as a canonical JSON document.
 
@@ -226,6 +235,7 @@ def header(cache: Cache, columns: Sequence[str] | None = None) -> str:
             }
             for text in text_sets(cache)
         },
+        "prompts_sha256": hash_prompts(text_table(cache)[0]),
         "notes": list(cache.header.notes),
         "spec": dict(cache.header.encoder_spec),
     }

@@ -598,7 +598,13 @@ def _read_texts(
         if export.texts is None:
             return {}
         vectors, table = open_vectors(export.texts), open_texts(export.texts)
-        return read_texts(vectors, table, labels, stated=export.header["texts"])
+        return read_texts(
+            vectors,
+            table,
+            labels,
+            stated=export.header["texts"],
+            prompts_sha256=export.header.get("prompts_sha256"),
+        )
     if texts is None:
         return {}
     path = Path(texts).expanduser()

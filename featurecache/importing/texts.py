@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from featurecache.datasets.table_reader import Table
 from featurecache.errors import DatasetError
-from featurecache.export.tables import ExportedTexts
+from featurecache.export.tables import ExportedTexts, hash_prompts
 from featurecache.importing.vectors import Vectors
 from featurecache.io.fingerprint import fingerprint
 from featurecache.prompts import ensemble
@@ -29,6 +29,7 @@ def read_texts(
     labels: Sequence[str],
     *,
     stated: Mapping[str, ExportedTexts] | None = None,
+    prompts_sha256: str | None = None,
     encoder: str = "",
 ) -> dict[str, TextSet]:
     """Return the prompt sets in a file, by name.
@@ -40,6 +41,7 @@ def read_texts(
             label's prompts, which is computed where there is none.
         labels: Labels that each set has to have.
         stated: What an export says of its sets; None for the file of another program.
+        prompts_sha256: What an export says of its rows and their order; None if nothing.
         encoder: Name of the encoder, for the latter.
 
     Raises:
@@ -52,6 +54,11 @@ def read_texts(
     for name, default in _COLUMNS.items():
         if name not in rows:
             rows[name] = pd.Series(default, rows.index)
+    is_beside = table.path != vectors.source  # and may have been sorted without the embeddings
+    if is_beside and prompts_sha256 is not None and hash_prompts(rows) != prompts_sha256:
+        raise DatasetError(
+            f"{table.path} does not have the prompts of the export in their order: restore it"
+        )
     if unknown := set(rows["statement"]) - set(_STATEMENTS):
         raise DatasetError(
             f"{table.path}: {min(unknown)!r} in the column 'statement' is neither positive nor "

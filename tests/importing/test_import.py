@@ -221,7 +221,12 @@ def test_an_npy_export_whose_rows_are_in_another_order_is_refused(tmp_path: Path
         fc.import_cache(export)
     images.write_text("".join([header, *rows]), encoding="utf-8")
     document = json.loads(Path("out.json").read_bytes())
-    del document["ids_sha256"]  # as in exports that were made before
+    texts = Path("out.texts.csv")
+    header, *prompts = texts.read_text(encoding="utf-8").splitlines(keepends=True)
+    texts.write_text("".join([header, *reversed(prompts)]), encoding="utf-8")
+    with pytest.raises(ValueError, match=r"out.texts.csv does not have the prompts of the export"):
+        fc.import_cache(export)
+    del document["ids_sha256"], document["prompts_sha256"]  # as in exports that were made before
     Path("out.json").write_text(json.dumps(document), encoding="utf-8")
     assert len(fc.import_cache(export)) == len(rows)
 
