@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property, partial
 from html import escape
 from pathlib import Path
@@ -335,7 +335,7 @@ class Run:
             names=(name, str(opened.path)),
         )
         require_same_units(self.units, opened.units, names=(name, str(opened.path)))
-        return model.evaluate(
+        evaluated = model.evaluate(
             opened,
             name=self.name,
             label_map=label_map,
@@ -347,6 +347,8 @@ class Run:
             boxes=boxes,
             n_bootstrap=n_bootstrap,
         )
+        # Messages have its name, which holds no path of this machine; its config says where it is.
+        return replace(evaluated, config={**evaluated.config, "run": name})
 
     def _require_training(self) -> None:
         if self.load_model is None:
