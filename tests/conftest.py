@@ -3,7 +3,7 @@
 import gc
 import os
 import runpy
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Iterator
 from functools import cache, partial, wraps
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -38,22 +38,9 @@ class Spoil(NamedTuple):
     crash_later: Callable[[Path], None]
 
 
-@pytest.hookimpl(wrapper=True)
-def pytest_make_collect_report(
-    collector: pytest.Collector,
-) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
-    """Collect backwards in every other process: each compiles half of the files, for all."""
-    report = yield
-    process = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
-    if report.passed and isinstance(collector, pytest.Dir) and process % 2:
-        report.result.reverse()
-    return report
-
-
-@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put files in order, but a long one first, where it keeps no other process waiting."""
-    items.sort(key=lambda item: (item.path.name != "test_public_api.py", item.path))
+    """Move a long file from the end to the start, where it keeps no other process waiting."""
+    items.sort(key=lambda item: item.path.name != "test_public_api.py")
 
 
 def pytest_collection_finish() -> None:

@@ -158,9 +158,8 @@ def evaluate(
         learned=data.learned,
         intervals=n_bootstrap > 0,
     )
-    source = (
-        f"{operating_point} {'on validation of the training run' if carried else 'on validation'}"
-    )
+    chosen_on = "validation of the training run" if carried else "validation"
+    source = f"{operating_point} on {chosen_on}"
     sources = [NOT_CHOSEN if np.isnan(value) else source for value in thresholds]
     thresholds = np.where(np.isnan(thresholds), 0.5, thresholds)
     score_at = partial(
